@@ -1,0 +1,2 @@
+//! Starts containers without waiting for their images
+fn main() {}

@@ -1,0 +1,1 @@
+//! A layer's data file, its presence map, and the disk budget

@@ -1,0 +1,1 @@
+//! Every layer format in, one layer index out; and the merged image tree

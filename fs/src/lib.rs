@@ -1,0 +1,1 @@
+//! Opens layers, schedules fetches, and serves image trees through FUSE
