@@ -1,0 +1,70 @@
+//! Mounting for those who are not root, through the set-uid program `fusermount3`: it mounts, and hands the descriptor of the connection
+//! back over a socket (libfuse's protocol: one byte with the descriptor as ancillary data, the socket's number in `_FUSE_COMMFD`).
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+
+use crate::error::MountError;
+
+const PROGRAM: &str = "fusermount3";
+
+pub(crate) fn mount(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
+    receive(source, dir).map_err(|source| MountError::Mount { dir: dir.to_owned(), source })
+}
+
+pub(crate) fn unmount(dir: &Path, lazily: bool) -> Result<(), MountError> {
+    let mut command = Command::new(PROGRAM);
+    command.arg("-u");
+    if lazily {
+        command.arg("-z");
+    }
+    let done = run(command.arg("--").arg(dir));
+    done.map_err(|source| MountError::Unmount { dir: dir.to_owned(), source })
+}
+
+/// Commas separate mount options, so they and backslashes are escaped.
+fn escaped(source: &str) -> String {
+    source.replace('\\', "\\\\").replace(',', "\\,")
+}
+
+fn receive(source: &str, dir: &Path) -> io::Result<OwnedFd> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let mut command = Command::new(PROGRAM);
+    command.arg("-o").arg(format!("ro,noatime,nosuid,nodev,default_permissions,subtype=snap,fsname={}", escaped(source)));
+    command.arg("--").arg(dir).env("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
+    run(&mut command)?;
+    drop(theirs);
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    let message = recvmsg::<()>(ours.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control
+            && let Some(&descriptor) = descriptors.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        }
+    }
+    Err(io::Error::other("fusermount3 handed back no descriptor"))
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(error.kind(), "fusermount3 is not installed\nhint: install the package fuse3, or run as root")
+        }
+        _ => error,
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(said.trim().to_owned()))
+}

@@ -1,0 +1,183 @@
+//! How a layer is opened: the first of these that works.
+//!
+//! 1. a local index: no network at all;
+//! 2. a table of contents in the blob, bound to the manifest by its digest (eStargz): one or two requests;
+//! 3. one streaming pass over the whole blob, which leaves an index and all of the data.
+//!
+//! What none of them can open has its reason in the error.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use snap_cache::{BuildOutcome, Cache, Lease};
+use snap_digest::Digest;
+use snap_index::{Compression, EstargzTail, LayerIndex, TOC_DIGEST_ANNOTATION, estargz_tail_bytes, open_estargz};
+use snap_registry::{Blob, Descriptor};
+
+use crate::counters::Counters;
+use crate::demand::DemandGate;
+use crate::error::LayerError;
+use crate::layer::{IndexLayout, Layer, LayerParts};
+use crate::limits;
+use crate::progress::{Progress, Rung};
+use crate::stream_pass::Pass;
+
+/// What the layers of one image share while they are opened and served.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) cache: Cache,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) gate: Arc<DemandGate>,
+    pub(crate) progress: Arc<Progress>,
+    /// Bounds how many layers are streamed at a time.
+    pub(crate) passes: Arc<tokio::sync::Semaphore>,
+}
+
+/// Opens one layer. `diff_id` is what the image's configuration says it unpacks to.
+pub(crate) async fn open_layer(
+    shared: Shared,
+    descriptor: &Descriptor,
+    diff_id: Digest,
+    blob: Arc<dyn Blob>,
+) -> Result<Arc<Layer>, LayerError> {
+    let layer = descriptor.digest;
+    let lease = {
+        let cache = shared.cache.clone();
+        tokio::task::spawn_blocking(move || cache.lease(&layer)).await??
+    };
+    let (lease, index) = local_index(lease, layer).await?;
+    let (lease, index, rung) = match index {
+        Some(index) => (lease, index, Rung::LocalIndex),
+        None => make_index(&shared, descriptor, diff_id, &blob, lease).await?,
+    };
+    if let Some(found) = index.diff_id()
+        && found != diff_id
+    {
+        return Err(LayerError::DiffId { found, wanted: diff_id });
+    }
+    let index = Arc::new(index);
+    let (lease, data) = tokio::task::spawn_blocking({
+        let layout = Arc::new(IndexLayout(Arc::clone(&index)));
+        move || lease.open_data(layout).map(|data| (lease, data))
+    })
+    .await??;
+    let Shared { cache, counters, gate, .. } = shared;
+    Ok(Layer::new(LayerParts { index, data, rung, blob, counters, gate, cache, lease }))
+}
+
+/// Rung 1. A damaged index is thrown away: it is made anew.
+async fn local_index(lease: Lease, layer: Digest) -> Result<(Lease, Option<LayerIndex>), LayerError> {
+    tokio::task::spawn_blocking(move || {
+        let Some(bytes) = lease.read_index()? else { return Ok((lease, None)) };
+        match LayerIndex::open(Box::new(bytes), &layer) {
+            Ok(index) => Ok((lease, Some(index))),
+            Err(error) => {
+                tracing::warn!(%layer, %error, "the stored index is unusable and is made anew");
+                lease.discard_index()?;
+                Ok((lease, None))
+            }
+        }
+    })
+    .await?
+}
+
+async fn make_index(
+    shared: &Shared,
+    descriptor: &Descriptor,
+    diff_id: Digest,
+    blob: &Arc<dyn Blob>,
+    lease: Lease,
+) -> Result<(Lease, LayerIndex, Rung), LayerError> {
+    let layer = descriptor.digest;
+    let (lease, outcome) = tokio::task::spawn_blocking(move || {
+        let deadline = Instant::now() + Duration::from_millis(limits::BUILD_WAIT_MS);
+        lease.begin_build(deadline).map(|outcome| (lease, outcome))
+    })
+    .await??;
+    let rung = match outcome {
+        BuildOutcome::Built => Rung::LocalIndex,
+        BuildOutcome::Build(build) => match toc_index(descriptor, blob).await {
+            Some(index) => {
+                tokio::task::spawn_blocking(move || build.finish_index_only(&index)).await??;
+                Rung::Estargz
+            }
+            None => {
+                stream(shared, descriptor, diff_id, blob, build).await?;
+                Rung::StreamingPass
+            }
+        },
+    };
+    let (lease, index) = local_index(lease, layer).await?;
+    match index {
+        Some(index) => Ok((lease, index, rung)),
+        None => Err(snap_index::IndexError::Io(std::io::Error::other("the index vanished as soon as it was written")).into()),
+    }
+}
+
+/// Rung 2. Whatever is wrong with a table of contents is no reason to fail: the streaming pass is bound to the manifest as well.
+async fn toc_index(descriptor: &Descriptor, blob: &Arc<dyn Blob>) -> Option<Vec<u8>> {
+    let annotation = descriptor.annotations.get(TOC_DIGEST_ANNOTATION)?;
+    if descriptor.size_bytes <= limits::SMALL_LAYER_BYTES {
+        return None;
+    }
+    let layer = descriptor.digest;
+    let opened = match annotation.parse::<Digest>() {
+        Ok(toc_digest) => read_toc(layer, blob, toc_digest).await,
+        Err(error) => {
+            tracing::warn!(%layer, %error, "the layer's TOC annotation is no digest; the layer is streamed instead");
+            return None;
+        }
+    };
+    match opened {
+        Ok(Some(index)) => Some(index),
+        Ok(None) => {
+            tracing::warn!(%layer, "the layer is annotated as eStargz, but has no such footer; it is streamed instead");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%layer, %error, "the layer's table of contents is unusable; the layer is streamed instead");
+            None
+        }
+    }
+}
+
+async fn read_toc(layer: Digest, blob: &Arc<dyn Blob>, toc_digest: Digest) -> Result<Option<Vec<u8>>, LayerError> {
+    let blob_bytes = blob.size_bytes();
+    let mut tail = blob_bytes.saturating_sub(estargz_tail_bytes(blob_bytes))..blob_bytes;
+    // The first read usually has all; where it does not, its footer says what the second must have.
+    for _ in 0..2 {
+        let bytes = blob.read(tail.clone()).await?;
+        let opened = tokio::task::spawn_blocking(move || open_estargz(&layer, blob_bytes, &bytes, &toc_digest)).await??;
+        match opened {
+            EstargzTail::Index(index) => return Ok(Some(index)),
+            EstargzTail::Not => return Ok(None),
+            EstargzTail::Need(range) => tail = range,
+        }
+    }
+    Ok(None)
+}
+
+/// Rung 3.
+async fn stream(
+    shared: &Shared,
+    descriptor: &Descriptor,
+    diff_id: Digest,
+    blob: &Arc<dyn Blob>,
+    build: snap_cache::Build,
+) -> Result<(), LayerError> {
+    let media_type = &descriptor.media_type;
+    let compression = Compression::of_media_type(media_type).ok_or_else(|| LayerError::MediaType { media_type: media_type.clone() })?;
+    let Ok(_permit) = shared.passes.acquire().await else {
+        return Err(snap_index::IndexError::Io(std::io::Error::other("the engine is stopping")).into());
+    };
+    let pass = Pass {
+        layer: descriptor.digest,
+        compression,
+        blob: Arc::clone(blob),
+        diff_id: Some(diff_id),
+        counters: Arc::clone(&shared.counters),
+        progress: shared.progress.begin(descriptor.digest, descriptor.size_bytes),
+    };
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || pass.run(runtime, build)).await?
+}

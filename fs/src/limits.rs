@@ -1,0 +1,50 @@
+//! Every bound and default of this crate, in one place.
+
+/// A read that waits for the network fails with EIO after this long.
+pub const READ_DEADLINE_MS: u64 = 60_000;
+/// How long one process waits for another that is building the same layer.
+pub const BUILD_WAIT_MS: u64 = 15 * 60_000;
+/// Compressed bytes that a demand read fetches ahead in the same request, at most.
+pub const DEMAND_RUN_BYTES: u64 = 256 * 1024;
+/// Compressed bytes of one request where a demand read itself spans many chunks.
+pub const DEMAND_RUN_BYTES_MAX: u64 = 8 << 20;
+/// Compressed bytes of one background request.
+pub const BACKGROUND_RUN_BYTES: u64 = 8 << 20;
+/// Background requests of one image at a time.
+pub const BACKGROUND_RUNS_MAX: usize = 4;
+/// Points of one request: bounds the work of planning it.
+pub const RUN_POINTS_MAX: u32 = 4096;
+/// Bytes between two wanted ranges that are fetched and dropped rather than asked around.
+pub const RUN_GAP_BYTES_MAX: u64 = 64 * 1024;
+/// Tries of one chunk's fetch when what came did not verify.
+pub const VERIFY_TRIES: u32 = 2;
+/// Times that one read starts over because another read's fetch of neighbouring chunks failed.
+pub const JOIN_TRIES: u32 = 4;
+/// First pause of the background after a failure; doubled up to the next bound.
+pub const BACKGROUND_PAUSE_MS: u64 = 500;
+/// Longest pause of the background between failures.
+pub const BACKGROUND_PAUSE_MS_MAX: u64 = 30_000;
+/// Failures in a row after which whoever waits for completeness is told.
+pub const BACKGROUND_FAILURES_TOLD: u32 = 4;
+/// Range size of the streaming pass.
+pub const PASS_RANGE_BYTES: u64 = 8 << 20;
+/// Ranges of one layer that the streaming pass has in flight or in memory.
+pub const PASS_RANGES_AHEAD: usize = 3;
+/// Layers that are streamed at a time.
+pub const PASSES_MAX: usize = 3;
+/// Layers whose indexes are opened at a time.
+pub const OPENS_MAX: usize = 16;
+/// Layers up to this size are streamed whole at once: asking for their table of contents costs more.
+pub const SMALL_LAYER_BYTES: u64 = 128 * 1024;
+/// Pieces of a body between the network and the decoder.
+pub const PIECES_AHEAD: usize = 8;
+/// Threads that answer the kernel.
+pub const FUSE_THREADS: usize = 2;
+/// Kernel readahead on the mount, set where the process may.
+pub const READ_AHEAD_KIB: u32 = 1024;
+/// Requests that the kernel keeps in flight for readahead and asynchronous reads.
+pub const FUSE_MAX_BACKGROUND: u16 = 64;
+/// How long the kernel may believe an answer: layers never change. Seconds; a century, as the wire format has no "for ever".
+pub const CACHE_SECONDS: u64 = 100 * 365 * 24 * 3600;
+/// Largest read that is answered; the kernel asks for at most 1 MiB.
+pub const READ_BYTES_MAX: u32 = 4 << 20;

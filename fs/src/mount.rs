@@ -1,0 +1,116 @@
+//! Mounting an image at a directory, by mount(2) as root and through fusermount3 as anyone else.
+//!
+//! Nothing here unmounts by itself: a connection lives as long as someone holds its descriptor, whatever becomes of the process.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::error::{FsError, MountError};
+use crate::fuse::{Coat, serve};
+use crate::fusermount;
+use crate::image::OpenImage;
+use crate::image_fs::ImageFs;
+use crate::limits;
+
+const FILE_SYSTEM_TYPE: &str = "fuse.snap";
+
+/// An image that is mounted and served.
+pub struct Mounted {
+    dir: PathBuf,
+    session: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// How long a read may wait for the network before it fails with EIO.
+    pub read_deadline: Duration,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self { read_deadline: Duration::from_millis(limits::READ_DEADLINE_MS) }
+    }
+}
+
+/// Mounts an opened image at `dir`, an empty directory, and serves it until it is unmounted. Must be called within a tokio runtime.
+///
+/// # Errors
+/// [`FsError::Mount`], and [`FsError::Layer`] where two layers' node numbers collide.
+pub fn mount_image(image: &Arc<OpenImage>, dir: &Path, options: &MountOptions) -> Result<Mounted, FsError> {
+    let fs = ImageFs::new(image)?;
+    let device =
+        if nix::unistd::geteuid().is_root() { mount_as_root(image.reference(), dir)? } else { fusermount::mount(image.reference(), dir)? };
+    let coat = Coat {
+        fs: Arc::new(fs),
+        counters: Arc::clone(image.counters()),
+        runtime: tokio::runtime::Handle::current(),
+        read_deadline: options.read_deadline,
+    };
+    let session = tokio::task::spawn_blocking(move || serve(coat, device));
+    set_read_ahead(dir);
+    Ok(Mounted { dir: dir.to_owned(), session })
+}
+
+fn mount_as_root(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
+    let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::Device)?;
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
+    mount(Some(source), dir, Some(FILE_SYSTEM_TYPE), flags, Some(options.as_str()))
+        .map_err(|errno| MountError::Mount { dir: dir.to_owned(), source: errno.into() })?;
+    Ok(device.into())
+}
+
+/// Larger reads from the kernel. Without the right to set it, it stays at the kernel's default.
+fn set_read_ahead(dir: &Path) {
+    let dir = dir.to_owned();
+    // Asks the file system that was just mounted, so it must not run on the thread that would answer.
+    tokio::task::spawn_blocking(move || {
+        let set = device_number(&dir).and_then(|device| {
+            let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+            std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), limits::READ_AHEAD_KIB.to_string())
+        });
+        if let Err(error) = set {
+            tracing::debug!(%error, "the kernel's readahead stays at its default");
+        }
+    });
+}
+
+fn device_number(dir: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(dir)?.dev())
+}
+
+/// Unmounts whatever is mounted at `dir`. `lazily`: now for new users, later for those who have files open.
+///
+/// # Errors
+/// [`MountError::Unmount`]; EBUSY where it is in use and `lazily` is not set.
+pub fn unmount(dir: &Path, lazily: bool) -> Result<(), MountError> {
+    if !nix::unistd::geteuid().is_root() {
+        return fusermount::unmount(dir, lazily);
+    }
+    let flags = if lazily { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| MountError::Unmount { dir: dir.to_owned(), source: errno.into() })
+}
+
+impl Mounted {
+    /// The mount point.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns when the mount is gone: unmounted by whomever, and no file of it open any more.
+    ///
+    /// # Errors
+    /// [`MountError::Session`].
+    pub async fn ended(&mut self) -> Result<(), FsError> {
+        let ended = (&mut self.session).await?;
+        Ok(ended.map_err(|source| MountError::Session { dir: self.dir.clone(), source })?)
+    }
+}

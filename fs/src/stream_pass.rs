@@ -1,0 +1,113 @@
+//! The ladder's last step before giving up: a layer is streamed once, whole, and that one pass gives its index, its data and the proof
+//! that it is what the manifest says.
+//!
+//! Ranges are fetched in parallel and read in order; every byte that is decoded goes into the layer's data file at once. Nothing of it
+//! is shown to anyone before the blob's digest is right: the index file, written last, is what makes the layer exist.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+
+use snap_cache::Build;
+use snap_digest::Digest;
+use snap_index::{Compression, DataSink, PassOptions, stream_layer};
+use snap_registry::Blob;
+
+use crate::counters::Counters;
+use crate::error::LayerError;
+use crate::limits;
+use crate::pieces::{PieceReader, fetch_range, registry_error};
+use crate::progress::LayerProgress;
+
+/// Reads a whole blob in order while the next ranges are already on their way.
+struct ParallelRanges {
+    runtime: tokio::runtime::Handle,
+    blob: Arc<dyn Blob>,
+    counters: Arc<Counters>,
+    progress: Arc<LayerProgress>,
+    /// Ranges that are in flight, first to read first.
+    ahead: std::collections::VecDeque<PieceReader>,
+    next_start: u64,
+}
+
+impl ParallelRanges {
+    fn fill(&mut self) {
+        while self.ahead.len() < limits::PASS_RANGES_AHEAD && self.next_start < self.blob.size_bytes() {
+            let range = self.next_range();
+            self.next_start = range.end;
+            self.ahead.push_back(fetch_range(&self.runtime, &self.blob, range, &self.counters));
+        }
+    }
+
+    fn next_range(&self) -> Range<u64> {
+        self.next_start..(self.next_start + limits::PASS_RANGE_BYTES).min(self.blob.size_bytes())
+    }
+}
+
+impl Read for ParallelRanges {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.fill();
+            let Some(first) = self.ahead.front_mut() else { return Ok(0) };
+            let read = first.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                self.progress.add(read as u64);
+                return Ok(read);
+            }
+            self.ahead.pop_front();
+        }
+    }
+}
+
+struct BuildSink<'a>(&'a Build);
+
+impl DataSink for BuildSink<'_> {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.data().write_all_at(offset, bytes).map_err(io::Error::other)
+    }
+}
+
+/// What to stream.
+pub(crate) struct Pass {
+    pub(crate) layer: Digest,
+    pub(crate) compression: Compression,
+    pub(crate) blob: Arc<dyn Blob>,
+    /// What the stream must unpack to.
+    pub(crate) diff_id: Option<Digest>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) progress: Arc<LayerProgress>,
+}
+
+impl Pass {
+    /// Streams the layer and completes `build`. Blocks; never on an asynchronous thread.
+    pub(crate) fn run(self, runtime: tokio::runtime::Handle, build: Build) -> Result<(), LayerError> {
+        let blob_bytes = self.blob.size_bytes();
+        let mut input = ParallelRanges {
+            runtime,
+            blob: self.blob,
+            counters: self.counters,
+            progress: self.progress,
+            ahead: Default::default(),
+            next_start: 0,
+        };
+        let mut sink = BuildSink(&build);
+        let layer = stream_layer(self.compression, &self.layer, blob_bytes, &mut input, &mut sink, &PassOptions::default())
+            .map_err(|error| store_error(error).unwrap_or_else(registry_error))?;
+        if let Some(wanted) = self.diff_id
+            && layer.diff_id != wanted
+        {
+            return Err(LayerError::DiffId { found: layer.diff_id, wanted });
+        }
+        build.finish(&layer.index, layer.chunk_count)?;
+        Ok(())
+    }
+}
+
+/// Takes the store's own error back out of what the pass reports for a failed write.
+fn store_error(error: snap_index::IndexError) -> Result<LayerError, snap_index::IndexError> {
+    let snap_index::IndexError::Io(io) = error else { return Err(error) };
+    match io.downcast::<snap_cache::Error>() {
+        Ok(cache) => Ok(cache.into()),
+        Err(io) => Err(snap_index::IndexError::Io(io)),
+    }
+}
