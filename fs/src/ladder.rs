@@ -174,6 +174,7 @@ async fn stream(
         layer: descriptor.digest,
         compression,
         blob: Arc::clone(blob),
+        is_estargz: descriptor.annotations.contains_key(TOC_DIGEST_ANNOTATION),
         diff_id: Some(diff_id),
         counters: Arc::clone(&shared.counters),
         progress: shared.progress.begin(descriptor.digest, descriptor.size_bytes),

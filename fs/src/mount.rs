@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,8 @@ impl Default for MountOptions {
 /// [`FsError::Mount`], and [`FsError::Layer`] where two layers' node numbers collide.
 pub fn mount_image(image: &Arc<OpenImage>, dir: &Path, options: &MountOptions) -> Result<Mounted, FsError> {
     let fs = ImageFs::new(image)?;
+    let dir = dir.canonicalize().map_err(|source| MountError::Mount { dir: dir.to_owned(), source })?;
+    let dir = dir.as_path();
     let device =
         if nix::unistd::geteuid().is_root() { mount_as_root(image.reference(), dir)? } else { fusermount::mount(image.reference(), dir)? };
     let coat = Coat {
@@ -69,22 +72,35 @@ fn mount_as_root(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
 
 /// Larger reads from the kernel. Without the right to set it, it stays at the kernel's default.
 fn set_read_ahead(dir: &Path) {
-    let dir = dir.to_owned();
-    // Asks the file system that was just mounted, so it must not run on the thread that would answer.
-    tokio::task::spawn_blocking(move || {
-        let set = device_number(&dir).and_then(|device| {
-            let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-            std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), limits::READ_AHEAD_KIB.to_string())
-        });
-        if let Err(error) = set {
-            tracing::debug!(%error, "the kernel's readahead stays at its default");
-        }
-    });
+    let set = device_number(dir)
+        .and_then(|device| std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), limits::READ_AHEAD_KIB.to_string()));
+    if let Err(error) = set {
+        tracing::debug!(%error, "the kernel's readahead stays at its default");
+    }
 }
 
-fn device_number(dir: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(std::fs::metadata(dir)?.dev())
+/// The device of the newest mount at `dir`, as `major:minor`. Not by stat(2): whoever looks into a mount keeps it busy.
+fn device_number(dir: &Path) -> io::Result<String> {
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    let at = escaped(dir);
+    let device = mounts.split(|&byte| byte == b'\n').rev().find_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ').skip(2);
+        let (device, _, point) = (fields.next()?, fields.next()?, fields.next()?);
+        (point == at).then(|| String::from_utf8_lossy(device).into_owned())
+    });
+    device.ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// A path as proc_pid_mountinfo(5) writes it.
+fn escaped(path: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => text.extend_from_slice(format!("\\{byte:03o}").as_bytes()),
+            _ => text.push(byte),
+        }
+    }
+    text
 }
 
 /// Unmounts whatever is mounted at `dir`. `lazily`: now for new users, later for those who have files open.

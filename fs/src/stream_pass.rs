@@ -4,6 +4,7 @@
 //! Ranges are fetched in parallel and read in order; every byte that is decoded goes into the layer's data file at once. Nothing of it
 //! is shown to anyone before the blob's digest is right: the index file, written last, is what makes the layer exist.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,8 +27,13 @@ struct ParallelRanges {
     counters: Arc<Counters>,
     progress: Arc<LayerProgress>,
     /// Ranges that are in flight, first to read first.
-    ahead: std::collections::VecDeque<PieceReader>,
+    ahead: VecDeque<PieceReader>,
+    /// Where the next range starts.
     next_start: u64,
+    /// Bytes that were read.
+    position: u64,
+    /// The server knows no ranges: one request is for everything.
+    in_one: bool,
 }
 
 impl ParallelRanges {
@@ -42,6 +48,22 @@ impl ParallelRanges {
     fn next_range(&self) -> Range<u64> {
         self.next_start..(self.next_start + limits::PASS_RANGE_BYTES).min(self.blob.size_bytes())
     }
+
+    /// For a server that knows no ranges: the whole blob in one request, and what was read of it already once more.
+    fn read_whole(&mut self) -> io::Result<()> {
+        tracing::warn!(layer = %self.blob.digest(), "the server does not serve ranges: the layer is read in one request");
+        self.in_one = true;
+        self.next_start = self.blob.size_bytes();
+        let mut whole = fetch_range(&self.runtime, &self.blob, 0..self.next_start, &self.counters);
+        whole.advance_to(self.position)?;
+        self.ahead = VecDeque::from([whole]);
+        Ok(())
+    }
+}
+
+fn is_without_ranges(error: &io::Error) -> bool {
+    let registry = error.get_ref().and_then(|inner| inner.downcast_ref::<snap_registry::Error>());
+    matches!(registry, Some(snap_registry::Error::Request(request)) if matches!(request.cause, snap_registry::Cause::NoRanges))
 }
 
 impl Read for ParallelRanges {
@@ -49,12 +71,16 @@ impl Read for ParallelRanges {
         loop {
             self.fill();
             let Some(first) = self.ahead.front_mut() else { return Ok(0) };
-            let read = first.read(buffer)?;
-            if read > 0 || buffer.is_empty() {
-                self.progress.add(read as u64);
-                return Ok(read);
+            match first.read(buffer) {
+                Ok(0) if !buffer.is_empty() => drop(self.ahead.pop_front()),
+                Ok(read) => {
+                    self.position += read as u64;
+                    self.progress.add(read as u64);
+                    return Ok(read);
+                }
+                Err(error) if is_without_ranges(&error) && !self.in_one => self.read_whole()?,
+                Err(error) => return Err(error),
             }
-            self.ahead.pop_front();
         }
     }
 }
@@ -72,6 +98,8 @@ pub(crate) struct Pass {
     pub(crate) layer: Digest,
     pub(crate) compression: Compression,
     pub(crate) blob: Arc<dyn Blob>,
+    /// Whether the manifest says that it is eStargz.
+    pub(crate) is_estargz: bool,
     /// What the stream must unpack to.
     pub(crate) diff_id: Option<Digest>,
     pub(crate) counters: Arc<Counters>,
@@ -87,11 +115,14 @@ impl Pass {
             blob: self.blob,
             counters: self.counters,
             progress: self.progress,
-            ahead: Default::default(),
+            ahead: VecDeque::new(),
             next_start: 0,
+            position: 0,
+            in_one: false,
         };
         let mut sink = BuildSink(&build);
-        let layer = stream_layer(self.compression, &self.layer, blob_bytes, &mut input, &mut sink, &PassOptions::default())
+        let options = PassOptions { is_estargz: self.is_estargz, ..PassOptions::default() };
+        let layer = stream_layer(self.compression, &self.layer, blob_bytes, &mut input, &mut sink, &options)
             .map_err(|error| store_error(error).unwrap_or_else(registry_error))?;
         if let Some(wanted) = self.diff_id
             && layer.diff_id != wanted

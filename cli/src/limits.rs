@@ -1,0 +1,43 @@
+//! Every bound and default of the program, in one place.
+
+use std::time::Duration;
+
+/// Worker threads of a process that serves a mount: decoding and disk I/O happen on the blocking threads.
+pub(crate) const WORKER_THREADS: usize = 2;
+/// Blocking threads of such a process, made on demand. More than all that may block at a time for long (16 layers that wait for another
+/// process, 3 streaming passes, the session), so that what those wait for finds a thread.
+pub(crate) const BLOCKING_THREADS_MAX: usize = 32;
+/// Pause between two looks at the progress.
+pub(crate) const PROGRESS_PERIOD: Duration = Duration::from_millis(200);
+/// Pause between two lines of progress where standard error is no terminal.
+pub(crate) const PROGRESS_LINE_PERIOD: Duration = Duration::from_secs(5);
+/// Longest line of the report pipe.
+pub(crate) const REPORT_LINE_BYTES_MAX: u64 = 64 * 1024;
+/// Longest error text that goes into a report.
+pub(crate) const REPORT_TEXT_BYTES_MAX: usize = 8 * 1024;
+/// How long a report may wait for its reader.
+pub(crate) const REPORT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an interrupted mount may take to undo itself before it is killed.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `snap umount` waits for the serving process to end.
+pub(crate) const UMOUNT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for `--lazy`, where files may stay open for as long as their users like.
+pub(crate) const LAZY_UMOUNT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the control socket's two sides wait for each other.
+pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Callers that the control socket answers at a time.
+pub(crate) const CONTROL_CALLERS_MAX: usize = 8;
+/// Longest answer of the control socket.
+pub(crate) const CONTROL_ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Longest record of a mount.
+pub(crate) const RECORD_BYTES_MAX: u64 = 64 * 1024;
+/// A log file that grows beyond this starts over.
+pub(crate) const LOG_BYTES_MAX: u64 = 8 << 20;
+/// What is shown of the end of a log.
+pub(crate) const LOG_TAIL_BYTES: u64 = 2 * 1024;
+/// Largest table of mounts that is read.
+pub(crate) const MOUNT_TABLE_BYTES_MAX: u64 = 64 << 20;
+/// What is held of a layer's blob while it is hashed.
+pub(crate) const HASH_BUFFER_BYTES: usize = 256 * 1024;
+/// Longest file that is hashed. A sparse one can claim any length.
+pub(crate) const HASHED_FILE_BYTES_MAX: u64 = 1 << 40;

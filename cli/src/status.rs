@@ -1,0 +1,145 @@
+//! `snap status`: what is mounted, and how much of it is here.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::bail;
+use serde::Serialize;
+use snap_fs::{ImageStatus, Rung};
+
+use crate::args::StatusArgs;
+use crate::control::ask;
+use crate::size::{human, human_part};
+use crate::state::{Entry, Phase, State};
+use crate::view::mount_point;
+
+#[derive(Serialize)]
+struct Mounts {
+    mounts: Vec<MountStatus>,
+}
+
+#[derive(Serialize)]
+struct MountStatus {
+    dir: PathBuf,
+    pid: i32,
+    state: Health,
+    /// Of a writable view: where its changes are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rw: Option<PathBuf>,
+    /// Why the process could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent_because: Option<String>,
+    #[serde(flatten)]
+    image: Known,
+}
+
+#[derive(Serialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    /// The image is being opened.
+    Starting,
+    Serving,
+    /// It was detached; files of it are open.
+    Detached,
+    /// The process lives and does not answer.
+    Silent,
+    /// The process is gone; the mount is still there.
+    Dead,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Known {
+    Status(Box<ImageStatus>),
+    Name { image: String },
+}
+
+pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
+    let state = State::open()?;
+    let mut entries = state.entries()?;
+    if let Some(dir) = &args.dir {
+        let dir = mount_point(dir)?;
+        entries.retain(|entry| entry.record.dir == dir);
+        if entries.is_empty() {
+            bail!("no image of this user's is mounted at {}\nhint: snap status lists all", dir.display());
+        }
+    }
+    let mounts = Mounts { mounts: entries.into_iter().map(look).collect() };
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer(&mut out, &mounts)?;
+        writeln!(out)?;
+    } else if mounts.mounts.is_empty() {
+        eprintln!("nothing is mounted");
+    } else {
+        mounts.mounts.iter().try_for_each(|mount| print(mount, &mut out))?;
+    }
+    Ok(())
+}
+
+fn look(entry: Entry) -> MountStatus {
+    let phase = entry.phase();
+    let Entry { record, folder, .. } = entry;
+    let answer = record.process.is_alive().then(|| ask(&folder.socket()));
+    let (state, status, silent_because) = match answer {
+        None => (Health::Dead, None, None),
+        Some(Ok(None)) => (Health::Starting, None, None),
+        Some(Ok(Some(status))) if phase == Phase::Detached => (Health::Detached, Some(status), None),
+        Some(Ok(Some(status))) => (Health::Serving, Some(status), None),
+        Some(Err(error)) => (Health::Silent, None, Some(format!("{error:#}"))),
+    };
+    let image = status.map_or(Known::Name { image: record.image }, |status| Known::Status(Box::new(status)));
+    MountStatus { dir: record.dir, pid: record.process.pid, state, rw: record.writable, silent_because, image }
+}
+
+fn print(mount: &MountStatus, out: &mut impl Write) -> io::Result<()> {
+    let pid = mount.pid;
+    let name = match &mount.image {
+        Known::Status(status) => &status.image,
+        Known::Name { image } => image,
+    };
+    writeln!(out, "{}  {name}", mount.dir.display())?;
+    match (mount.state, &mount.silent_because) {
+        (Health::Starting, _) => writeln!(out, "  being opened by process {pid}")?,
+        (Health::Dead, _) => writeln!(out, "  dead: process {pid} is gone; snap umount {} takes it away", mount.dir.display())?,
+        (Health::Silent, Some(why)) => writeln!(out, "  process {pid} is there, but: {why}")?,
+        (Health::Detached, _) => writeln!(out, "  detached: nobody finds it any more, but files of it are open")?,
+        (Health::Silent, None) | (Health::Serving, _) => {}
+    }
+    if let Some(changes) = &mount.rw {
+        writeln!(out, "  writable, with its changes in {}", changes.display())?;
+    }
+    if let Known::Status(status) = &mount.image {
+        print_image(status, pid, out)?;
+    }
+    Ok(())
+}
+
+fn print_image(status: &ImageStatus, pid: i32, out: &mut impl Write) -> io::Result<()> {
+    let here =
+        if status.complete { "complete".to_owned() } else { format!("{} here", human_part(status.bytes_present, status.bytes_total)) };
+    writeln!(out, "  served by process {pid}; {here}")?;
+    if let Some(why) = &status.stale {
+        writeln!(out, "  what the image was called before, because the registry cannot be asked: {why}")?;
+    }
+    let waited = status.read_wait_ms as f64 / 1000.0;
+    writeln!(
+        out,
+        "  fetched {} in {} requests; {} reads waited, {waited:.1} s together; {} failed",
+        human(status.bytes_fetched),
+        status.requests,
+        status.reads_waited,
+        status.reads_failed
+    )?;
+    writeln!(out, "  {:12}  {:14}  {:>10}  HERE", "LAYER", "OPENED BY", "BLOB")?;
+    for layer in &status.layers {
+        let opened_by = match layer.opened_by {
+            Rung::LocalIndex => "local index",
+            Rung::Estargz => "eStargz",
+            Rung::StreamingPass => "streaming pass",
+        };
+        let here = if layer.complete { "complete".to_owned() } else { human_part(layer.present_bytes, layer.total_bytes) };
+        writeln!(out, "  {:12}  {opened_by:14}  {:>10}  {here}", layer.digest.short(), human(layer.blob_bytes))?;
+    }
+    Ok(())
+}

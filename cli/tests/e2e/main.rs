@@ -1,0 +1,12 @@
+//! End to end: the `snap` program, a real registry, real images, a real kernel. `ci/test` makes what they need and says where it is.
+
+mod faults;
+mod fidelity;
+mod harness;
+mod hostile;
+mod kernel;
+mod offline;
+mod ordinary_user;
+mod round_trips;
+mod scan;
+mod small;
