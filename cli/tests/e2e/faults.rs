@@ -106,10 +106,14 @@ async fn lasting_faults_are_errors_and_the_next_run_works() {
         (Fault::Status(401, None), "hint: "),
         (Fault::Status(416, None), "416"),
         (Fault::AlteredByte(2_000), "malformed"),
+        // Only where a layer is longer than one range of the pass: a shorter one is asked for whole, without a range.
         (Fault::ContentRange("bytes 7-9/12345".to_owned()), "range"),
     ];
     for variant in VARIANTS {
         for (fault, told) in &faults {
+            if matches!(fault, Fault::ContentRange(_)) && variant != "tar" {
+                continue;
+            }
             let faulty = Faulty::with(variant).await;
             let scratch = scratch();
             faulty.registry.fault(fault.clone(), Matcher::path(&faulty.layer));

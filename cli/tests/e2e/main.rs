@@ -1,5 +1,7 @@
 //! End to end: the `snap` program, a real registry, real images, a real kernel. `ci/test` makes what they need and says where it is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on has failed.
+
 mod faults;
 mod fidelity;
 mod harness;

@@ -18,6 +18,11 @@ fn packings(tar: &[u8]) -> Vec<Vec<u8>> {
     vec![gzip(tar, 0), gzip(tar, 6), gzip_members(tar, 700), zstd(tar), zstd_frames(tar, 700), tar.to_vec()]
 }
 
+/// Places all over a blob; all of them in a short one.
+fn places(blob: &[u8]) -> impl Iterator<Item = usize> {
+    (0..blob.len()).step_by(blob.len() / 500 + 1)
+}
+
 /// Streams bytes that claim to be `blob`.
 fn stream_as(blob: &[u8], bytes: &[u8]) -> Result<Layer, IndexError> {
     let compression = Compression::detect(blob);
@@ -28,7 +33,7 @@ fn stream_as(blob: &[u8], bytes: &[u8]) -> Result<Layer, IndexError> {
 fn a_blob_that_is_cut_anywhere_is_refused() {
     let tar = tar_of(1, 3000);
     for blob in packings(&tar) {
-        for bytes in 0..blob.len() {
+        for bytes in places(&blob) {
             let error = stream_as(&blob, &blob[..bytes]).err().unwrap_or_else(|| panic!("{bytes} of {}", blob.len()));
             assert!(
                 matches!(error, IndexError::Truncated { .. } | IndexError::BlobBytes { .. } | IndexError::Compressed { at: 0, .. }),
@@ -67,7 +72,7 @@ fn a_blob_with_more_bytes_is_refused() {
 fn a_flipped_bit_anywhere_is_refused() {
     let tar = tar_of(3, 2500);
     for blob in packings(&tar) {
-        for at in 0..blob.len() {
+        for at in places(&blob) {
             let mut flipped = blob.clone();
             flipped[at] ^= 1 << (at % 8);
             assert!(stream_as(&blob, &flipped).is_err(), "byte {at} of {}", blob.len());
