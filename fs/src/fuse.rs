@@ -159,6 +159,13 @@ impl Coat {
     }
 }
 
+/// Runs a handler. A panic must not end the thread that answers the kernel; the reply is dropped on the way, which answers EIO.
+fn guarded(handler: impl FnOnce()) {
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(handler)).is_err() {
+        tracing::error!("a request of the kernel made its handler panic and was answered with EIO");
+    }
+}
+
 impl Filesystem for Coat {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Each alone: an older kernel refuses the whole set for one that it lacks.
@@ -182,28 +189,28 @@ impl Filesystem for Coat {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.directory(parent) {
+        guarded(|| match self.directory(parent) {
             Ok(directory) => match self.fs.lookup(directory, name.as_bytes()) {
                 Some(node) => reply.entry(&FOR_EVER, &attributes(&self.fs.stat(node)), GENERATION),
                 None => reply.entry(&FOR_EVER, &absence(), GENERATION),
             },
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.node(number) {
+        guarded(|| match self.node(number) {
             Ok(node) => reply.attr(&FOR_EVER, &attributes(&self.fs.stat(node))),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        match self.node(number).map(|node| self.fs.symlink_target(node)) {
+        guarded(|| match self.node(number).map(|node| self.fs.symlink_target(node)) {
             Ok(Some(target)) => reply.data(target),
             Ok(None) => reply.error(Errno::EINVAL),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -227,12 +234,12 @@ impl Filesystem for Coat {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.node(number).map(|node| self.fs.plan_read(node, offset, size.min(limits::READ_BYTES_MAX))) {
+        guarded(|| match self.node(number).map(|node| self.fs.plan_read(node, offset, size.min(limits::READ_BYTES_MAX))) {
             Ok(Some(plan)) if plan.is_ready() => answer_read(&plan, &self.counters, reply),
             Ok(Some(plan)) => self.read_later(plan, reply),
             Ok(None) => reply.error(Errno::EINVAL),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     /// Sent at every close; nothing here is ever written.
@@ -241,59 +248,69 @@ impl Filesystem for Coat {
     }
 
     fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let directory = match self.directory(number) {
-            Ok(directory) => directory,
-            Err(errno) => return reply.error(errno),
-        };
-        for entry in self.fs.entries(directory, offset) {
-            let stat = self.fs.stat(entry.node);
-            if reply.add(INodeNo(stat.number), entry.next, file_type(stat.attributes.mode), OsStr::from_bytes(entry.name)) {
-                break;
+        guarded(|| {
+            let directory = match self.directory(number) {
+                Ok(directory) => directory,
+                Err(errno) => return reply.error(errno),
+            };
+            for entry in self.fs.entries(directory, offset) {
+                let stat = self.fs.stat(entry.node);
+                if reply.add(INodeNo(stat.number), entry.next, file_type(stat.attributes.mode), OsStr::from_bytes(entry.name)) {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn readdirplus(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let directory = match self.directory(number) {
-            Ok(directory) => directory,
-            Err(errno) => return reply.error(errno),
-        };
-        for entry in self.fs.entries(directory, offset) {
-            let stat = self.fs.stat(entry.node);
-            let name = OsStr::from_bytes(entry.name);
-            if reply.add(INodeNo(stat.number), entry.next, name, &FOR_EVER, &attributes(&stat), GENERATION) {
-                break;
+        guarded(|| {
+            let directory = match self.directory(number) {
+                Ok(directory) => directory,
+                Err(errno) => return reply.error(errno),
+            };
+            for entry in self.fs.entries(directory, offset) {
+                let stat = self.fs.stat(entry.node);
+                let name = OsStr::from_bytes(entry.name);
+                if reply.add(INodeNo(stat.number), entry.next, name, &FOR_EVER, &attributes(&stat), GENERATION) {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        Counters::add(&self.counters.kernel_requests, 1);
-        self.fill_statfs(reply);
+        guarded(|| {
+            Counters::add(&self.counters.kernel_requests, 1);
+            self.fill_statfs(reply);
+        });
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        // The kernel asks no more once it was told that there is no such operation.
-        if self.fs.is_without_xattrs() {
-            return reply.error(Errno::ENOSYS);
-        }
-        match self.node(number).map(|node| self.fs.xattr(node, name.as_bytes())) {
-            Ok(Some(value)) => answer_xattr(value, size, reply),
-            Ok(None) => reply.error(Errno::ENODATA),
-            Err(errno) => reply.error(errno),
-        }
+        guarded(|| {
+            // The kernel asks no more once it was told that there is no such operation.
+            if self.fs.is_without_xattrs() {
+                return reply.error(Errno::ENOSYS);
+            }
+            match self.node(number).map(|node| self.fs.xattr(node, name.as_bytes())) {
+                Ok(Some(value)) => answer_xattr(value, size, reply),
+                Ok(None) => reply.error(Errno::ENODATA),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        if self.fs.is_without_xattrs() {
-            return reply.error(Errno::ENOSYS);
-        }
-        match self.node(number).map(|node| self.fs.xattr_names(node)) {
-            Ok(names) => answer_xattr(&names, size, reply),
-            Err(errno) => reply.error(errno),
-        }
+        guarded(|| {
+            if self.fs.is_without_xattrs() {
+                return reply.error(Errno::ENOSYS);
+            }
+            match self.node(number).map(|node| self.fs.xattr_names(node)) {
+                Ok(names) => answer_xattr(&names, size, reply),
+                Err(errno) => reply.error(errno),
+            }
+        });
     }
 }
 
@@ -305,5 +322,21 @@ fn answer_xattr(value: &[u8], size: u32, reply: ReplyXattr) {
         reply.data(value);
     } else {
         reply.error(Errno::ERANGE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panicking_handler_leaves_its_thread_alive() {
+        guarded(|| panic!("on purpose"));
+    }
+
+    #[test]
+    fn times_before_the_epoch_keep_their_fraction() {
+        let time = system_time(Timestamp { seconds: -2, nanoseconds: 250_000_000 });
+        assert_eq!(UNIX_EPOCH.duration_since(time).unwrap(), Duration::from_millis(1750));
     }
 }

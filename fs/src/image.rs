@@ -67,6 +67,10 @@ impl Engine {
     pub async fn open(&self, reference: &Reference, platform: &Platform, progress: Arc<Progress>) -> Result<Arc<OpenImage>, FsError> {
         let source = self.client.source(reference)?;
         let image = resolve_image(&*source, &CachedDocuments(&self.cache), platform).await?;
+        let found = &image.config.platform;
+        if (&found.os, &found.architecture) != (&platform.os, &platform.architecture) {
+            tracing::warn!(image = %reference, %found, wanted = %platform, "the image is for another platform");
+        }
         let shared = Shared {
             cache: self.cache.clone(),
             counters: Arc::default(),

@@ -119,7 +119,7 @@ impl ImageFs {
         let names_from = usize::try_from(from.saturating_sub(2)).unwrap_or(usize::MAX);
         let skipped = from.min(2) as usize;
         let names = self.tree.entries(directory, names_from);
-        dots.skip(skipped).chain(names).zip(from + 1..).map(|((name, node), next)| DirectoryEntry { name, node, next })
+        dots.skip(skipped).chain(names).zip(from.saturating_add(1)..).map(|((name, node), next)| DirectoryEntry { name, node, next })
     }
 
     /// The target of a symbolic link; none for the rest.

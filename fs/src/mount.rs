@@ -130,3 +130,18 @@ impl Mounted {
         Ok(ended.map_err(|source| MountError::Session { dir: self.dir.clone(), source })?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_as_the_kernel_writes_them() {
+        assert_eq!(escaped(Path::new("/mnt/a b\\c\td\ne")), b"/mnt/a\\040b\\134c\\011d\\012e");
+    }
+
+    #[test]
+    fn every_process_sees_a_root_with_a_device() {
+        assert!(device_number(Path::new("/")).unwrap().contains(':'));
+    }
+}

@@ -135,3 +135,42 @@ pub(crate) fn fetch_range(
     });
     PieceReader::new(receiver, start)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader over `bytes`, which start at blob offset 100 and come in pieces of three.
+    fn reader(bytes: &'static [u8]) -> PieceReader {
+        let (sender, receiver) = mpsc::channel(bytes.len());
+        for piece in bytes.chunks(3) {
+            sender.try_send(Ok(Bytes::from_static(piece))).unwrap();
+        }
+        PieceReader::new(receiver, 100)
+    }
+
+    fn take(reader: &mut PieceReader, bytes: u64) -> String {
+        let mut text = String::new();
+        reader.take(bytes).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn neighbouring_points_may_share_a_byte() {
+        let mut reader = reader(b"0123456789");
+        assert_eq!(take(&mut reader, 4), "0123");
+        reader.advance_to(103).unwrap();
+        assert_eq!(take(&mut reader, 3), "345");
+        reader.advance_to(105).unwrap();
+        reader.advance_to(107).unwrap();
+        assert_eq!(take(&mut reader, 9), "789");
+    }
+
+    #[test]
+    fn what_was_passed_is_not_read_again() {
+        let mut reader = reader(b"0123456789");
+        assert_eq!(take(&mut reader, 5), "01234");
+        assert!(reader.advance_to(103).is_err());
+        assert_eq!(reader.advance_to(200).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
