@@ -18,6 +18,8 @@ struct Faulty {
     image: TestImage,
     /// Digest of the largest layer.
     layer: String,
+    /// Size of its blob.
+    layer_bytes: u64,
 }
 
 impl Faulty {
@@ -39,7 +41,7 @@ impl Faulty {
         let reference = registry.reference(&format!("tiny:{variant}"));
         let largest = parsed["layers"].as_array().unwrap().iter().max_by_key(|layer| layer["size"].as_u64()).unwrap();
         let layer = largest["digest"].as_str().unwrap().to_owned();
-        Self { registry, reference, image, layer }
+        Self { registry, reference, image, layer, layer_bytes: largest["size"].as_u64().unwrap() }
     }
 
     fn mount(&self, scratch: &Path, arguments: &[&str]) -> Mount {
@@ -105,9 +107,9 @@ async fn lasting_faults_are_errors_and_the_next_run_works() {
         (Fault::Status(404, None), "not found"),
         (Fault::Status(401, None), "hint: "),
         (Fault::Status(416, None), "416"),
-        (Fault::AlteredByte(2_000), "malformed"),
+        (Fault::AlteredByte(0), "layer "), // Which byte depends on the variant.
         // Only where a layer is longer than one range of the pass: a shorter one is asked for whole, without a range.
-        (Fault::ContentRange("bytes 7-9/12345".to_owned()), "range"),
+        (Fault::ContentRange("bytes 7-9/12345".to_owned()), "asked for"),
     ];
     for variant in VARIANTS {
         for (fault, told) in &faults {
@@ -116,6 +118,14 @@ async fn lasting_faults_are_errors_and_the_next_run_works() {
             }
             let faulty = Faulty::with(variant).await;
             let scratch = scratch();
+            let fault = match fault {
+                // Of an eStargz layer a byte of the table of contents, in the read of its end: payload is checked when it is read.
+                Fault::AlteredByte(_) if variant == "estargz" => {
+                    Fault::AlteredByte(snap_index::estargz_tail_bytes(faulty.layer_bytes) - 1_000)
+                }
+                Fault::AlteredByte(_) => Fault::AlteredByte(2_000),
+                other => other.clone(),
+            };
             faulty.registry.fault(fault.clone(), Matcher::path(&faulty.layer));
             let said = faulty.refused(scratch.path());
             let short = &faulty.layer["sha256:".len()..][..12];
