@@ -66,5 +66,6 @@ fn run(command: &mut Command) -> io::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(said.trim().to_owned()))
+    let hint = if said.contains("/etc/mtab") { "\nhint: ln -s ../proc/self/mounts /etc/mtab" } else { "" };
+    Err(io::Error::other(format!("{}{hint}", said.trim())))
 }
