@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::demand::DemandGate;
@@ -27,13 +27,15 @@ pub enum Completion {
 pub(crate) struct Background {
     layers: Mutex<VecDeque<(Arc<Layer>, u32)>>,
     gate: Arc<DemandGate>,
+    /// Bounds the requests that are made at a time, of this and of all others that share it.
+    slots: Arc<Semaphore>,
     completion: watch::Sender<Completion>,
 }
 
 impl Background {
-    pub(crate) fn new(layers: &[Arc<Layer>], gate: Arc<DemandGate>) -> Arc<Self> {
+    pub(crate) fn new(layers: &[Arc<Layer>], gate: Arc<DemandGate>, slots: Arc<Semaphore>) -> Arc<Self> {
         let layers = layers.iter().map(|layer| (Arc::clone(layer), 0)).collect();
-        Arc::new(Self { layers: Mutex::new(layers), gate, completion: watch::Sender::new(Completion::Working) })
+        Arc::new(Self { layers: Mutex::new(layers), gate, slots, completion: watch::Sender::new(Completion::Working) })
     }
 
     pub(crate) fn completion(&self) -> watch::Receiver<Completion> {
@@ -77,13 +79,18 @@ impl Background {
         None
     }
 
+    async fn fetch(&self, layer: &Arc<Layer>, point: u32) -> Result<(), ReadError> {
+        let _slot = self.slots.acquire().await;
+        self.gate.quiet().await;
+        layer.flights.background(layer, point).await
+    }
+
     async fn work(self: Arc<Self>) {
         let mut failures = 0;
         let mut pause_ms = limits::BACKGROUND_PAUSE_MS;
         loop {
-            self.gate.quiet().await;
             let Some((layer, point)) = self.next() else { return };
-            while let Err(error) = layer.flights.background(&layer, point).await {
+            while let Err(error) = self.fetch(&layer, point).await {
                 failures += 1;
                 if failures >= limits::BACKGROUND_FAILURES_TOLD {
                     self.completion.send_replace(Completion::Struggling(error));

@@ -1,4 +1,4 @@
-//! A thin coat over fuser: every answer is [`ImageFs`]'s. The only file that names the `fuser` crate.
+//! A thin coat over fuser: every answer is [`ImageFs`]'s, or that of the directory that holds the trees.
 //!
 //! What is cached is answered on the thread that the kernel's request came on; a read that misses takes its reply into a task. Entries,
 //! attributes and absences are given to the kernel for ever, and OPEN and OPENDIR are answered with ENOSYS, after which the kernel sends
@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,17 +20,24 @@ use fuser::{
 use snap_index::{DirectoryId, Node, Timestamp};
 
 use crate::counters::Counters;
+use crate::forest::{Forest, Trees};
 use crate::image_fs::{ImageFs, ReadPlan, Stat};
 use crate::limits;
+use crate::numbers::{Prefix, ROOT, WHITEOUT};
 
 const FOR_EVER: Duration = Duration::from_secs(limits::CACHE_SECONDS);
 /// Nodes are never reused for something else, so one generation is enough.
 const GENERATION: Generation = Generation(0);
 const BLOCK_BYTES: u32 = 4096;
 
-/// Serves one image on one FUSE connection.
+/// The names in the directory that holds the trees come and go.
+const NEVER: Duration = Duration::ZERO;
+
+/// Serves one tree, or a directory of them, on one FUSE connection.
 pub(crate) struct Coat {
-    pub(crate) fs: Arc<ImageFs>,
+    pub(crate) forest: Forest,
+    /// The file system whose free space is shown; without one the mount shows its image's size, and is full.
+    pub(crate) space: Option<PathBuf>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) read_deadline: Duration,
@@ -83,24 +91,49 @@ fn attributes(stat: &Stat) -> FileAttr {
     }
 }
 
-/// The answer for a name that is not there: node 0, which the kernel remembers as an absence.
-fn absence() -> FileAttr {
+/// Attributes of what belongs to no layer.
+fn bare(number: u64, kind: FileType, perm: u16) -> FileAttr {
     FileAttr {
-        ino: INodeNo(0),
+        ino: INodeNo(number),
         size: 0,
         blocks: 0,
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,
         ctime: UNIX_EPOCH,
         crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
+        kind,
+        perm,
+        nlink: if kind == FileType::Directory { 2 } else { 1 },
         uid: 0,
         gid: 0,
         rdev: 0,
         blksize: BLOCK_BYTES,
         flags: 0,
+    }
+}
+
+/// The answer for a name that is not there: node 0, which the kernel remembers as an absence.
+fn absence() -> FileAttr {
+    bare(0, FileType::RegularFile, 0)
+}
+
+/// What a number of the kernel's stands for.
+enum At {
+    /// The directory that holds the trees.
+    Top(Arc<Trees>),
+    /// A whiteout, of any tree.
+    Whiteout,
+    /// A node of a tree.
+    Node(Arc<ImageFs>, Node),
+}
+
+impl At {
+    fn attributes(&self) -> FileAttr {
+        match self {
+            Self::Top(_) => bare(ROOT, FileType::Directory, 0o755),
+            Self::Whiteout => bare(WHITEOUT, FileType::CharDevice, 0),
+            Self::Node(fs, node) => attributes(&fs.stat(*node)),
+        }
     }
 }
 
@@ -121,16 +154,70 @@ fn answer_read(plan: &ReadPlan, counters: &Counters, reply: ReplyData) {
 }
 
 impl Coat {
-    fn directory(&self, number: INodeNo) -> Result<DirectoryId, Errno> {
-        match self.node(number)? {
-            Node::Directory(directory) => Ok(directory),
-            Node::File(_) | Node::Relinked(_) => Err(Errno::ENOTDIR),
+    /// What a number stands for.
+    fn at(&self, number: INodeNo) -> Result<At, Errno> {
+        Counters::add(&self.counters.kernel_requests, 1);
+        match (&self.forest, number.0) {
+            (Forest::Directory(trees), ROOT) => Ok(At::Top(Arc::clone(trees))),
+            (_, WHITEOUT) => Ok(At::Whiteout),
+            (forest, number) => {
+                let (fs, node) = forest.node(number).map_err(|errno| Errno::from_i32(errno as i32))?;
+                Ok(At::Node(fs, node))
+            }
         }
     }
 
-    fn node(&self, number: INodeNo) -> Result<Node, Errno> {
-        Counters::add(&self.counters.kernel_requests, 1);
-        self.fs.node(number.0).ok_or(Errno::ESTALE)
+    fn find(&self, parent: INodeNo, name: &OsStr) -> Result<(Duration, FileAttr), Errno> {
+        match self.at(parent)? {
+            At::Top(trees) => {
+                let Some(tree) = Prefix::parse(name.as_bytes()).and_then(|prefix| trees.get(prefix)) else {
+                    return Ok((NEVER, absence()));
+                };
+                let fs = trees.open(&tree).map_err(|errno| Errno::from_i32(errno as i32))?;
+                Ok((NEVER, attributes(&fs.stat(Node::Directory(DirectoryId::ROOT)))))
+            }
+            At::Node(fs, Node::Directory(directory)) => match fs.lookup(directory, name.as_bytes()) {
+                Some(node) => Ok((FOR_EVER, attributes(&fs.stat(node)))),
+                None => Ok((FOR_EVER, absence())),
+            },
+            At::Node(..) | At::Whiteout => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// Gives the entries of a directory from a position on, until `add` (name, position after it, attributes and for how long they hold)
+    /// says that there is no more room.
+    fn list(&self, number: INodeNo, from: u64, mut add: impl FnMut(&OsStr, u64, &FileAttr, Duration) -> bool) -> Result<(), Errno> {
+        match self.at(number)? {
+            At::Top(trees) => {
+                let top = bare(ROOT, FileType::Directory, 0o755);
+                let dots = [".".to_owned(), "..".to_owned()].map(|name| (name, top));
+                // One that cannot be opened is not listed: the log says why.
+                let trees = trees.all().into_iter().filter_map(|(prefix, tree)| {
+                    let fs = trees.open(&tree).ok()?;
+                    Some((prefix.to_string(), attributes(&fs.stat(Node::Directory(DirectoryId::ROOT)))))
+                });
+                for ((name, attributes), next) in dots.into_iter().chain(trees).zip(1..).skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+                    if add(OsStr::new(&name), next, &attributes, NEVER) {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            At::Node(fs, Node::Directory(directory)) => {
+                for entry in fs.entries(directory, from) {
+                    if add(OsStr::from_bytes(entry.name), entry.next, &attributes(&fs.stat(entry.node)), FOR_EVER) {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            At::Node(..) | At::Whiteout => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// Whether no extended attribute can ever be asked for with success.
+    fn is_without_xattrs(&self) -> bool {
+        matches!(&self.forest, Forest::Tree(fs) if fs.is_without_xattrs())
     }
 
     /// The miss: waits for the fetch in a task, so that the event thread goes on.
@@ -154,8 +241,26 @@ impl Coat {
     }
 
     fn fill_statfs(&self, reply: ReplyStatfs) {
-        let blocks = self.fs.total_bytes().div_ceil(BLOCK_BYTES.into());
-        reply.statfs(blocks, 0, 0, self.fs.name_count(), 0, BLOCK_BYTES, 255, BLOCK_BYTES);
+        match (&self.forest, &self.space) {
+            (_, Some(dir)) => match nix::sys::statvfs::statvfs(dir) {
+                Ok(space) => reply.statfs(
+                    space.blocks(),
+                    space.blocks_free(),
+                    space.blocks_available(),
+                    space.files(),
+                    space.files_free(),
+                    space.block_size() as u32,
+                    255,
+                    space.fragment_size() as u32,
+                ),
+                Err(errno) => reply.error(Errno::from_i32(errno as i32)),
+            },
+            (Forest::Tree(fs), None) => {
+                let blocks = fs.total_bytes().div_ceil(BLOCK_BYTES.into());
+                reply.statfs(blocks, 0, 0, fs.name_count(), 0, BLOCK_BYTES, 255, BLOCK_BYTES);
+            }
+            (Forest::Directory(_), None) => reply.error(Errno::ENOSYS),
+        }
     }
 }
 
@@ -189,26 +294,26 @@ impl Filesystem for Coat {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded(|| match self.directory(parent) {
-            Ok(directory) => match self.fs.lookup(directory, name.as_bytes()) {
-                Some(node) => reply.entry(&FOR_EVER, &attributes(&self.fs.stat(node)), GENERATION),
-                None => reply.entry(&FOR_EVER, &absence(), GENERATION),
-            },
+        guarded(|| match self.find(parent, name) {
+            Ok((valid, attributes)) => reply.entry(&valid, &attributes, GENERATION),
             Err(errno) => reply.error(errno),
         });
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        guarded(|| match self.node(number) {
-            Ok(node) => reply.attr(&FOR_EVER, &attributes(&self.fs.stat(node))),
+        guarded(|| match self.at(number) {
+            Ok(at) => reply.attr(&FOR_EVER, &at.attributes()),
             Err(errno) => reply.error(errno),
         });
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        guarded(|| match self.node(number).map(|node| self.fs.symlink_target(node)) {
-            Ok(Some(target)) => reply.data(target),
-            Ok(None) => reply.error(Errno::EINVAL),
+        guarded(|| match self.at(number) {
+            Ok(At::Node(fs, node)) => match fs.symlink_target(node) {
+                Some(target) => reply.data(target),
+                None => reply.error(Errno::EINVAL),
+            },
+            Ok(At::Top(_) | At::Whiteout) => reply.error(Errno::EINVAL),
             Err(errno) => reply.error(errno),
         });
     }
@@ -234,10 +339,13 @@ impl Filesystem for Coat {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        guarded(|| match self.node(number).map(|node| self.fs.plan_read(node, offset, size.min(limits::READ_BYTES_MAX))) {
-            Ok(Some(plan)) if plan.is_ready() => answer_read(&plan, &self.counters, reply),
-            Ok(Some(plan)) => self.read_later(plan, reply),
-            Ok(None) => reply.error(Errno::EINVAL),
+        guarded(|| match self.at(number) {
+            Ok(At::Node(fs, node)) => match fs.plan_read(node, offset, size.min(limits::READ_BYTES_MAX)) {
+                Some(plan) if plan.is_ready() => answer_read(&plan, &self.counters, reply),
+                Some(plan) => self.read_later(plan, reply),
+                None => reply.error(Errno::EINVAL),
+            },
+            Ok(At::Top(_) | At::Whiteout) => reply.error(Errno::EINVAL),
             Err(errno) => reply.error(errno),
         });
     }
@@ -249,34 +357,23 @@ impl Filesystem for Coat {
 
     fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         guarded(|| {
-            let directory = match self.directory(number) {
-                Ok(directory) => directory,
-                Err(errno) => return reply.error(errno),
-            };
-            for entry in self.fs.entries(directory, offset) {
-                let stat = self.fs.stat(entry.node);
-                if reply.add(INodeNo(stat.number), entry.next, file_type(stat.attributes.mode), OsStr::from_bytes(entry.name)) {
-                    break;
-                }
+            let listed = self.list(number, offset, |name, next, attributes, _| reply.add(attributes.ino, next, attributes.kind, name));
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
             }
-            reply.ok();
         });
     }
 
     fn readdirplus(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         guarded(|| {
-            let directory = match self.directory(number) {
-                Ok(directory) => directory,
-                Err(errno) => return reply.error(errno),
-            };
-            for entry in self.fs.entries(directory, offset) {
-                let stat = self.fs.stat(entry.node);
-                let name = OsStr::from_bytes(entry.name);
-                if reply.add(INodeNo(stat.number), entry.next, name, &FOR_EVER, &attributes(&stat), GENERATION) {
-                    break;
-                }
+            let listed = self.list(number, offset, |name, next, attributes, valid| {
+                reply.add(attributes.ino, next, name, &valid, attributes, GENERATION)
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
             }
-            reply.ok();
         });
     }
 
@@ -290,12 +387,15 @@ impl Filesystem for Coat {
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         guarded(|| {
             // The kernel asks no more once it was told that there is no such operation.
-            if self.fs.is_without_xattrs() {
+            if self.is_without_xattrs() {
                 return reply.error(Errno::ENOSYS);
             }
-            match self.node(number).map(|node| self.fs.xattr(node, name.as_bytes())) {
-                Ok(Some(value)) => answer_xattr(value, size, reply),
-                Ok(None) => reply.error(Errno::ENODATA),
+            match self.at(number) {
+                Ok(At::Node(fs, node)) => match fs.xattr(node, name.as_bytes()) {
+                    Some(value) => answer_xattr(value, size, reply),
+                    None => reply.error(Errno::ENODATA),
+                },
+                Ok(At::Top(_) | At::Whiteout) => reply.error(Errno::ENODATA),
                 Err(errno) => reply.error(errno),
             }
         });
@@ -303,11 +403,12 @@ impl Filesystem for Coat {
 
     fn listxattr(&self, _: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
-            if self.fs.is_without_xattrs() {
+            if self.is_without_xattrs() {
                 return reply.error(Errno::ENOSYS);
             }
-            match self.node(number).map(|node| self.fs.xattr_names(node)) {
-                Ok(names) => answer_xattr(&names, size, reply),
+            match self.at(number) {
+                Ok(At::Node(fs, node)) => answer_xattr(&fs.xattr_names(node), size, reply),
+                Ok(At::Top(_) | At::Whiteout) => answer_xattr(&[], size, reply),
                 Err(errno) => reply.error(errno),
             }
         });

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use snap_cache::Cache;
 use snap_digest::Digest;
-use snap_index::ImageTree;
+use snap_index::{ImageTree, Whiteouts};
 use snap_registry::{Client, Image, Platform, Reference, resolve_image};
 use tokio::sync::{Semaphore, watch};
 
 use crate::background::{Background, Completion};
 use crate::counters::Counters;
-use crate::demand::DemandGate;
 use crate::documents::CachedDocuments;
 use crate::error::FsError;
 use crate::ladder::{Shared, open_layer};
@@ -45,6 +44,11 @@ impl Engine {
         Self { client, cache }
     }
 
+    /// The registry client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The local store.
     pub fn cache(&self) -> &Cache {
         &self.cache
@@ -71,13 +75,7 @@ impl Engine {
         if (&found.os, &found.architecture) != (&platform.os, &platform.architecture) {
             tracing::warn!(image = %reference, %found, wanted = %platform, "the image is for another platform");
         }
-        let shared = Shared {
-            cache: self.cache.clone(),
-            counters: Arc::default(),
-            gate: Arc::<DemandGate>::default(),
-            progress,
-            passes: Arc::new(Semaphore::new(limits::PASSES_MAX)),
-        };
+        let shared = Shared::new(self.cache.clone(), progress);
         // A layer that is there twice is opened once.
         let mut distinct = HashMap::new();
         for (descriptor, diff_id) in image.manifest.layers.iter().zip(&image.config.diff_ids) {
@@ -100,9 +98,10 @@ impl Engine {
         let layers: Vec<Arc<Layer>> =
             image.manifest.layers.iter().filter_map(|descriptor| opened.get(&descriptor.digest).cloned()).collect();
         let indexes = layers.iter().map(|layer| Arc::clone(layer.index())).collect();
-        let tree = tokio::task::spawn_blocking(move || ImageTree::merge(indexes)).await?.map_err(FsError::Tree)?;
+        let tree = tokio::task::spawn_blocking(move || ImageTree::merge(indexes, Whiteouts::Applied)).await?.map_err(FsError::Tree)?;
         let distinct: Vec<Arc<Layer>> = opened.into_values().collect();
-        let background = Background::new(&distinct, shared.gate);
+        let slots = Arc::new(Semaphore::new(limits::BACKGROUND_RUNS_MAX));
+        let background = Background::new(&distinct, shared.gate, slots);
         Ok(Arc::new(OpenImage {
             reference: reference.to_string(),
             image,

@@ -1,26 +1,32 @@
-//! The file system without FUSE: answers about one image by node number. Nothing here waits; what would have to is a [`ReadPlan`].
+//! One tree without FUSE: answers about it by node number. Nothing here waits; what would have to is a [`ReadPlan`].
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use snap_index::{DirectoryId, FileId, ImageTree, InodeKind, Node, NodeAttributes};
+use snap_index::{DirectoryId, FileId, ImageTree, InodeKind, Node, NodeAttributes, Whiteouts};
 
 use crate::error::{FsError, LayerError, ReadError};
 use crate::image::OpenImage;
 use crate::layer::Layer;
 use crate::numbers::{Number, Prefix};
+use crate::remote::Below;
 
-/// One image as a file system.
+/// One tree as a file system: an image's, or that of a run of layers.
 pub struct ImageFs {
     tree: Arc<ImageTree>,
     layers: Vec<Arc<Layer>>,
     tree_prefix: Prefix,
+    /// The number of the tree's root.
+    root: u64,
     layer_prefixes: Vec<Prefix>,
     by_prefix: HashMap<Prefix, u16>,
     total_bytes: u64,
 }
+
+/// How overlayfs marks a directory that hides what lies below it.
+const OPAQUE_XATTR: &[u8] = b"trusted.overlay.opaque";
 
 /// What stat tells, by node.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +57,31 @@ pub struct ReadPlan {
 }
 
 impl ImageFs {
-    /// The file system of an opened image.
+    /// The file system of an opened image, whose root is the mount's.
     ///
     /// # Errors
     /// [`LayerError::NumberCollision`].
     pub fn new(image: &OpenImage) -> Result<Self, FsError> {
-        let layers = image.layers().to_vec();
+        Self::of(Arc::clone(image.tree()), image.layers().to_vec(), Below::Nothing, Number::Root)
+    }
+
+    /// The tree of a run of layers, bottom first, as one directory among others of a mount.
+    ///
+    /// # Errors
+    /// [`FsError::Tree`], [`LayerError::NumberCollision`].
+    pub(crate) fn of_run(layers: Vec<Arc<Layer>>, below: Below) -> Result<Self, FsError> {
+        let whiteouts = match below {
+            Below::Nothing => Whiteouts::Applied,
+            Below::Layers => Whiteouts::Shown,
+        };
+        let indexes = layers.iter().map(|layer| Arc::clone(layer.index())).collect();
+        let tree = ImageTree::merge(indexes, whiteouts).map_err(FsError::Tree)?;
+        let digests: Vec<_> = layers.iter().map(|layer| layer.digest()).collect();
+        let root = Number::Directory { tree: Prefix::of_tree(digests.iter(), below), position: 0 };
+        Self::of(Arc::new(tree), layers, below, root)
+    }
+
+    fn of(tree: Arc<ImageTree>, layers: Vec<Arc<Layer>>, below: Below, root: Number) -> Result<Self, FsError> {
         let layer_prefixes: Vec<Prefix> = layers.iter().map(|layer| Prefix::of_layer(&layer.digest())).collect();
         let mut by_prefix = HashMap::new();
         for (position, (layer, prefix)) in layers.iter().zip(&layer_prefixes).enumerate() {
@@ -69,14 +94,18 @@ impl ImageFs {
         }
         let digests: Vec<_> = layers.iter().map(|layer| layer.digest()).collect();
         let total_bytes = layers.iter().map(|layer| layer.total_bytes()).sum();
-        let tree_prefix = Prefix::of_tree(digests.iter());
-        Ok(Self { tree: Arc::clone(image.tree()), layers, tree_prefix, layer_prefixes, by_prefix, total_bytes })
+        let tree_prefix = Prefix::of_tree(digests.iter(), below);
+        Ok(Self { tree, layers, tree_prefix, root: root.pack(), layer_prefixes, by_prefix, total_bytes })
     }
 
     /// The node that a number stands for; none for a number that this image has not.
     pub fn node(&self, number: u64) -> Option<Node> {
+        if number == self.root {
+            return Some(Node::Directory(DirectoryId::ROOT));
+        }
         match Number::unpack(number)? {
-            Number::Root => Some(Node::Directory(DirectoryId(0))),
+            Number::Root => None,
+            Number::Whiteout => Some(Node::Whiteout),
             Number::Directory { tree, position } => {
                 (tree == self.tree_prefix && position < self.tree.directory_count()).then_some(Node::Directory(DirectoryId(position)))
             }
@@ -95,6 +124,8 @@ impl ImageFs {
     /// The number of a node of this image's tree.
     pub fn number(&self, node: Node) -> u64 {
         match node {
+            Node::Directory(DirectoryId::ROOT) => return self.root,
+            Node::Whiteout => Number::Whiteout,
             Node::Directory(DirectoryId(position)) => Number::Directory { tree: self.tree_prefix, position },
             Node::Relinked(position) => Number::Relinked { tree: self.tree_prefix, position },
             Node::File(FileId { layer, inode }) => Number::File { layer: self.layer_prefixes[usize::from(layer)], inode },
@@ -130,6 +161,9 @@ impl ImageFs {
 
     /// One extended attribute's value.
     pub fn xattr(&self, node: Node, name: &[u8]) -> Option<&[u8]> {
+        if name == OPAQUE_XATTR {
+            return self.is_opaque(node).then_some(b"y");
+        }
         self.tree.xattrs(node).find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
@@ -140,7 +174,16 @@ impl ImageFs {
             list.extend_from_slice(name);
             list.push(0);
         }
+        if self.is_opaque(node) {
+            list.extend_from_slice(OPAQUE_XATTR);
+            list.push(0);
+        }
         list
+    }
+
+    /// Whether overlayfs must not look below this directory. Only in a tree that shows its whiteouts.
+    fn is_opaque(&self, node: Node) -> bool {
+        matches!(node, Node::Directory(directory) if self.tree.is_opaque(directory))
     }
 
     /// Whether nothing in the image has an extended attribute.

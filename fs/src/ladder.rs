@@ -33,6 +33,22 @@ pub(crate) struct Shared {
     pub(crate) passes: Arc<tokio::sync::Semaphore>,
 }
 
+impl Shared {
+    /// Nothing opened yet.
+    pub(crate) fn new(cache: Cache, progress: Arc<Progress>) -> Self {
+        let passes = Arc::new(tokio::sync::Semaphore::new(limits::PASSES_MAX));
+        Self { cache, counters: Arc::default(), gate: Arc::default(), progress, passes }
+    }
+}
+
+/// What rung 1 found.
+pub(crate) enum Local {
+    /// The layer, opened.
+    Opened(Arc<Layer>),
+    /// No index. The lease is given back.
+    Absent(Lease),
+}
+
 /// Opens one layer. `diff_id` is what the image's configuration says it unpacks to.
 pub(crate) async fn open_layer(
     shared: Shared,
@@ -45,40 +61,42 @@ pub(crate) async fn open_layer(
         let cache = shared.cache.clone();
         tokio::task::spawn_blocking(move || cache.lease(&layer)).await??
     };
-    let (lease, index) = local_index(lease, layer).await?;
-    let (lease, index, rung) = match index {
-        Some(index) => (lease, index, Rung::LocalIndex),
-        None => make_index(&shared, descriptor, diff_id, &blob, lease).await?,
+    let lease = match open_here(&shared, lease, diff_id, &blob, Rung::LocalIndex).await? {
+        Local::Opened(layer) => return Ok(layer),
+        Local::Absent(lease) => lease,
+    };
+    let (lease, rung) = make_index(&shared, descriptor, diff_id, &blob, lease).await?;
+    match open_here(&shared, lease, diff_id, &blob, rung).await? {
+        Local::Opened(layer) => Ok(layer),
+        Local::Absent(_) => Err(snap_index::IndexError::Io(std::io::Error::other("the index vanished as soon as it was written")).into()),
+    }
+}
+
+async fn open_here(shared: &Shared, lease: Lease, diff_id: Digest, blob: &Arc<dyn Blob>, rung: Rung) -> Result<Local, LayerError> {
+    let (shared, blob) = (shared.clone(), Arc::clone(blob));
+    tokio::task::spawn_blocking(move || open_local(&shared, lease, diff_id, blob, rung)).await?
+}
+
+/// Rung 1: asks nobody and waits for nothing but the disk. A damaged index is thrown away: it is made anew.
+pub(crate) fn open_local(shared: &Shared, lease: Lease, diff_id: Digest, blob: Arc<dyn Blob>, rung: Rung) -> Result<Local, LayerError> {
+    let layer = lease.digest();
+    let Some(bytes) = lease.read_index()? else { return Ok(Local::Absent(lease)) };
+    let index = match LayerIndex::open(Box::new(bytes), &layer) {
+        Ok(index) => Arc::new(index),
+        Err(error) => {
+            tracing::warn!(%layer, %error, "the stored index is unusable and is made anew");
+            lease.discard_index()?;
+            return Ok(Local::Absent(lease));
+        }
     };
     if let Some(found) = index.diff_id()
         && found != diff_id
     {
         return Err(LayerError::DiffId { found, wanted: diff_id });
     }
-    let index = Arc::new(index);
-    let (lease, data) = tokio::task::spawn_blocking({
-        let layout = Arc::new(IndexLayout(Arc::clone(&index)));
-        move || lease.open_data(layout).map(|data| (lease, data))
-    })
-    .await??;
-    let Shared { cache, counters, gate, .. } = shared;
-    Ok(Layer::new(LayerParts { index, data, rung, blob, counters, gate, cache, lease }))
-}
-
-/// Rung 1. A damaged index is thrown away: it is made anew.
-async fn local_index(lease: Lease, layer: Digest) -> Result<(Lease, Option<LayerIndex>), LayerError> {
-    tokio::task::spawn_blocking(move || {
-        let Some(bytes) = lease.read_index()? else { return Ok((lease, None)) };
-        match LayerIndex::open(Box::new(bytes), &layer) {
-            Ok(index) => Ok((lease, Some(index))),
-            Err(error) => {
-                tracing::warn!(%layer, %error, "the stored index is unusable and is made anew");
-                lease.discard_index()?;
-                Ok((lease, None))
-            }
-        }
-    })
-    .await?
+    let data = lease.open_data(Arc::new(IndexLayout(Arc::clone(&index))))?;
+    let Shared { cache, counters, gate, .. } = shared.clone();
+    Ok(Local::Opened(Layer::new(LayerParts { index, data, rung, blob, counters, gate, cache, lease })))
 }
 
 async fn make_index(
@@ -87,8 +105,7 @@ async fn make_index(
     diff_id: Digest,
     blob: &Arc<dyn Blob>,
     lease: Lease,
-) -> Result<(Lease, LayerIndex, Rung), LayerError> {
-    let layer = descriptor.digest;
+) -> Result<(Lease, Rung), LayerError> {
     let (lease, outcome) = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + Duration::from_millis(limits::BUILD_WAIT_MS);
         lease.begin_build(deadline).map(|outcome| (lease, outcome))
@@ -107,11 +124,7 @@ async fn make_index(
             }
         },
     };
-    let (lease, index) = local_index(lease, layer).await?;
-    match index {
-        Some(index) => Ok((lease, index, rung)),
-        None => Err(snap_index::IndexError::Io(std::io::Error::other("the index vanished as soon as it was written")).into()),
-    }
+    Ok((lease, rung))
 }
 
 /// Rung 2. Whatever is wrong with a table of contents is no reason to fail: the streaming pass is bound to the manifest as well.

@@ -48,3 +48,25 @@ pub const FUSE_MAX_BACKGROUND: u16 = 64;
 pub const CACHE_SECONDS: u64 = 100 * 365 * 24 * 3600;
 /// Largest read that is answered; the kernel asks for at most 1 MiB.
 pub const READ_BYTES_MAX: u32 = 4 << 20;
+/// Repositories that one layer is remembered to be in.
+pub const BLOB_SOURCES_MAX: usize = 8;
+/// How long a layer that was opened ahead of being asked for is kept.
+pub const UNCLAIMED_LAYER_MS: u64 = 10 * 60_000;
+/// How long it is remembered that an image's manifest cannot be had.
+pub const MISSING_IMAGE_MS: u64 = 30_000;
+/// Images whose manifests are kept in memory, found or not.
+pub const IMAGES_REMEMBERED_MAX: usize = 256;
+/// How long a new mount's first request may take. The kernel sends it before mount(2) returns.
+pub const HANDSHAKE_WAIT_MS: u16 = 5_000;
+/// Room for the first request or its answer. The kernel wants 8 KiB of whoever reads it.
+pub const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Size of the file that keeps a handshake.
+pub const HANDSHAKE_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Mounts on top of each other that are cleared away before a new one.
+pub const LEFTOVER_MOUNTS_MAX: usize = 16;
+/// How long a keeper may take to be ready.
+pub const KEEPER_START_MS: u16 = 10_000;
+/// How long a keeper may take to answer. Seconds.
+pub const KEEPER_FETCH_SECONDS: i64 = 5;
+/// How often a keeper looks whether its connection is still there, and so how long it outlives it.
+pub const KEEPER_CHECK_MS: u16 = 1_000;

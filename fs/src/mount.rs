@@ -13,13 +13,14 @@ use std::time::Duration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::error::{FsError, MountError};
+use crate::forest::Forest;
 use crate::fuse::{Coat, serve};
 use crate::fusermount;
 use crate::image::OpenImage;
 use crate::image_fs::ImageFs;
 use crate::limits;
 
-const FILE_SYSTEM_TYPE: &str = "fuse.snap";
+pub(crate) const FILE_SYSTEM_TYPE: &str = "fuse.snap";
 
 /// An image that is mounted and served.
 pub struct Mounted {
@@ -51,7 +52,8 @@ pub fn mount_image(image: &Arc<OpenImage>, dir: &Path, options: &MountOptions) -
     let device =
         if nix::unistd::geteuid().is_root() { mount_as_root(image.reference(), dir)? } else { fusermount::mount(image.reference(), dir)? };
     let coat = Coat {
-        fs: Arc::new(fs),
+        forest: Forest::Tree(Arc::new(fs)),
+        space: None,
         counters: Arc::clone(image.counters()),
         runtime: tokio::runtime::Handle::current(),
         read_deadline: options.read_deadline,
@@ -61,7 +63,7 @@ pub fn mount_image(image: &Arc<OpenImage>, dir: &Path, options: &MountOptions) -
     Ok(Mounted { dir: dir.to_owned(), session })
 }
 
-fn mount_as_root(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
+pub(crate) fn mount_as_root(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
     let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::Device)?;
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOATIME;
@@ -71,7 +73,7 @@ fn mount_as_root(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
 }
 
 /// Larger reads from the kernel. Without the right to set it, it stays at the kernel's default.
-fn set_read_ahead(dir: &Path) {
+pub(crate) fn set_read_ahead(dir: &Path) {
     let set = device_number(dir)
         .and_then(|device| std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), limits::READ_AHEAD_KIB.to_string()));
     if let Err(error) = set {
@@ -92,7 +94,7 @@ fn device_number(dir: &Path) -> io::Result<String> {
 }
 
 /// A path as proc_pid_mountinfo(5) writes it.
-fn escaped(path: &Path) -> Vec<u8> {
+pub(crate) fn escaped(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     for &byte in path.as_os_str().as_bytes() {
         match byte {

@@ -7,9 +7,14 @@
 //! | 23..0 | inode in the layer | position in the tree |
 //!
 //! So a daemon that comes back answers for every number the kernel still holds, and a file that two images share is one inode. The root
-//! of the mount is 1, as FUSE demands.
+//! of the mount is 1, as FUSE demands: the one tree's root, or the directory that holds all trees. Every whiteout that is shown to
+//! overlayfs is the same inode, 2.
+
+use std::fmt;
 
 use snap_digest::{Digest, Hasher};
+
+use crate::remote::Below;
 
 const NUMBER_BITS: u32 = 24;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
@@ -21,6 +26,8 @@ const KIND_RELINKED: u64 = 0b11;
 
 /// The root directory of the mount.
 pub const ROOT: u64 = 1;
+/// What every shown whiteout is: a character device 0:0.
+pub(crate) const WHITEOUT: u64 = 2;
 
 /// 38 bits that stand for a layer or a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,10 +42,30 @@ impl Prefix {
     }
 
     /// Of the tree that these layers make, bottom first.
-    pub(crate) fn of_tree<'a>(layers: impl Iterator<Item = &'a Digest>) -> Self {
+    pub(crate) fn of_tree<'a>(layers: impl Iterator<Item = &'a Digest>, below: Below) -> Self {
         let mut hasher = Hasher::new();
+        if below == Below::Layers {
+            hasher.update(b"with whiteouts");
+        }
         layers.for_each(|layer| hasher.update(layer.as_bytes()));
         Self::of_layer(&hasher.finish())
+    }
+}
+
+impl Prefix {
+    /// Reads what [`Display`](fmt::Display) writes, and nothing else.
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        let digits = std::str::from_utf8(name).ok().filter(|name| name.len() == 10)?;
+        let is_hex = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        let value = u64::from_str_radix(digits, 16).ok().filter(|value| is_hex && *value <= PREFIX_MASK)?;
+        Some(Self(value))
+    }
+}
+
+/// As ten hex digits: the name of a tree's directory.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:010x}", self.0)
     }
 }
 
@@ -46,6 +73,7 @@ impl Prefix {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Number {
     Root,
+    Whiteout,
     File { layer: Prefix, inode: u32 },
     Directory { tree: Prefix, position: u32 },
     Relinked { tree: Prefix, position: u32 },
@@ -54,7 +82,8 @@ pub(crate) enum Number {
 impl Number {
     pub(crate) fn pack(self) -> u64 {
         let (kind, prefix, number) = match self {
-            Self::Root | Self::Directory { position: 0, .. } => return ROOT,
+            Self::Root => return ROOT,
+            Self::Whiteout => return WHITEOUT,
             Self::File { layer, inode } => (KIND_FILE, layer, inode),
             Self::Directory { tree, position } => (KIND_DIRECTORY, tree, position),
             Self::Relinked { tree, position } => (KIND_RELINKED, tree, position),
@@ -63,8 +92,10 @@ impl Number {
     }
 
     pub(crate) fn unpack(number: u64) -> Option<Self> {
-        if number == ROOT {
-            return Some(Self::Root);
+        match number {
+            ROOT => return Some(Self::Root),
+            WHITEOUT => return Some(Self::Whiteout),
+            _ => {}
         }
         let prefix = Prefix(number >> NUMBER_BITS & PREFIX_MASK);
         let low = (number & NUMBER_MASK) as u32;
@@ -93,6 +124,7 @@ mod tests {
                 _ => Number::Relinked { tree: prefix, position: low },
             };
             prop_assert_eq!(Number::unpack(number.pack()), Some(number));
+            prop_assert_eq!(Prefix::parse(prefix.to_string().as_bytes()), Some(prefix));
         }
     }
 
@@ -101,7 +133,17 @@ mod tests {
         let layer: Digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".parse().unwrap();
         let file = Number::File { layer: Prefix::of_layer(&layer), inode: 7 };
         assert_eq!(file.pack(), 0x38ec_3110_a600_0007, "a change here breaks every mount that lives through an upgrade");
-        assert_eq!(Number::Directory { tree: Prefix::of_tree([layer].iter()), position: 0 }.pack(), ROOT);
+        let tree = Prefix::of_tree([layer].iter(), Below::Nothing);
+        assert_eq!(Number::Directory { tree, position: 7 }.pack(), 0x977d_b838_9d00_0007);
+        assert_ne!(tree, Prefix::of_tree([layer].iter(), Below::Layers), "the trees differ, so must their directories");
+        assert_eq!(tree.to_string().len(), 10);
+    }
+
+    #[test]
+    fn only_names_of_trees_are_read() {
+        for name in ["", "012345678", "0123456789a", "012345678G", "012345678A", "+123456789", "ffffffffff", "..", "01234\u{e9}789"] {
+            assert_eq!(Prefix::parse(name.as_bytes()), None, "{name}");
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use snap_digest::Digest;
-use snap_index::{Attributes, Builder, ChunkPlan, EntryKind, ImageTree, LayerIndex};
+use snap_index::{Attributes, Builder, ChunkPlan, EntryKind, LayerIndex};
 
-use crate::walk::{walk_index, walk_tree};
+use crate::walk::{walk_index, walk_trees};
 
 const LAYERS_MAX: usize = 6;
 /// Components that paths are spelled with. Few, so that entries meet.
@@ -90,7 +90,5 @@ pub fn tree(input: &[u8]) {
         // A refused entry leaves the layer as it was.
         let _ = builder.add(&path, entry, attributes);
     }
-    if let Ok(tree) = ImageTree::merge(layers) {
-        walk_tree(&tree);
-    }
+    walk_trees(&layers);
 }

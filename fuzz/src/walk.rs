@@ -1,8 +1,9 @@
 //! Asks an index or a tree everything it answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use snap_index::{DirectoryId, ImageTree, InodeKind, LayerIndex, Node, Target, dump, read_file};
+use snap_index::{DirectoryId, ImageTree, InodeKind, LayerIndex, Node, Target, Whiteouts, dump, read_file};
 
 /// A file's bytes that are read; more than that only costs time.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -52,7 +53,23 @@ pub(crate) fn walk_index(index: &LayerIndex) {
     assert!(dump(index).take(LINES_MAX).all(|(line, _)| !line.name.is_empty()));
 }
 
-pub(crate) fn walk_tree(tree: &ImageTree) {
+/// Merges layers both ways: to two sound trees with the same directories and inodes, or to none.
+pub(crate) fn walk_trees(layers: &[Arc<LayerIndex>]) {
+    let merge = |whiteouts| ImageTree::merge(layers.to_vec(), whiteouts);
+    let (applied, shown) = (merge(Whiteouts::Applied), merge(Whiteouts::Shown));
+    assert_eq!(applied.is_ok(), shown.is_ok());
+    let (Ok(applied), Ok(shown)) = (applied, shown) else { return };
+    walk_tree(&applied);
+    walk_tree(&shown);
+    assert_eq!((applied.directory_count(), applied.relinked_count()), (shown.directory_count(), shown.relinked_count()));
+    for directory in (0..applied.directory_count()).map(DirectoryId) {
+        assert!(!applied.is_opaque(directory));
+        let in_shown = shown.entries(directory, 0).filter(|(_, node)| *node != Node::Whiteout);
+        assert!(applied.entries(directory, 0).eq(in_shown), "whiteouts are all that is shown in addition");
+    }
+}
+
+fn walk_tree(tree: &ImageTree) {
     let mut names: HashMap<Node, u32> = HashMap::new();
     let mut count = 0;
     for number in 0..tree.directory_count() {
@@ -67,15 +84,20 @@ pub(crate) fn walk_tree(tree: &ImageTree) {
             match node {
                 Node::Directory(inner) => {
                     assert!(tree.parent(inner) == directory && inner != DirectoryId::ROOT);
+                    assert!(tree.is_opaque(inner) || !tree.is_opaque(directory));
                     subdirectories += 1;
                 }
+                Node::Whiteout => assert!(!tree.is_opaque(directory), "a whiteout with nothing to hide"),
                 _ => *names.entry(node).or_default() += 1,
             }
             assert!(tree.xattrs(node).all(|(name, _)| !name.starts_with(b"trusted.overlay.")));
             let attributes = tree.attributes(node);
             assert_eq!(attributes.kind == InodeKind::Symlink, !tree.symlink_target(node).is_empty());
             assert_eq!(attributes.kind == InodeKind::Directory, matches!(node, Node::Directory(_)));
-            assert!(attributes.kind != InodeKind::CharDevice || attributes.rdev != 0, "a whiteout is shown");
+            assert!(
+                attributes.kind != InodeKind::CharDevice || attributes.rdev != 0 || node == Node::Whiteout,
+                "a layer's device is a whiteout"
+            );
             count += 1;
         }
         assert_eq!(tree.attributes(Node::Directory(directory)).nlink, 2 + subdirectories);

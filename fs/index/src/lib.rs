@@ -57,4 +57,4 @@ pub use estargz::{EstargzTail, TOC_DIGEST_ANNOTATION, estargz_tail_bytes, open_e
 pub use layer_index::{Dirent, Inode, InodeKind, LayerIndex, PointInfo, Target};
 pub use pass::{DataSink, Layer, PassOptions, stream_layer};
 pub use sections::IndexBytes;
-pub use tree::{DIRECTORY_SIZE_BYTES, DirectoryId, FileId, ImageTree, Node, NodeAttributes};
+pub use tree::{DIRECTORY_SIZE_BYTES, DirectoryId, FileId, ImageTree, Node, NodeAttributes, Whiteouts};

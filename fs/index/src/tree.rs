@@ -9,12 +9,21 @@
 //! - A merged directory has the attributes of the topmost layer with an entry for it. An implied directory never overrides any,
 //!   also where it is opaque; where no layer describes the directory, it is 0755 and root's.
 //! - A whiteout hides everything below the name, and is no error where there is nothing. An opaque directory hides what is in the
-//!   directories below. Neither is ever shown.
+//!   directories below. Neither is shown, unless [`Whiteouts::Shown`] asks for it.
 //! - A hard link to a lower layer's path is one more name of the inode that the layers below the link's show there, where that is
 //!   not a directory. (containerd cannot unpack such a layer onto overlayfs.)
 //! - Extended attributes `trusted.overlay.*` and `user.overlay.*` are not shown: a layer has no say in how overlayfs stacks it.
 //!
-//! The same layers always make the same tree with the same positions, so that positions may become inode numbers.
+//! With [`Whiteouts::Shown`], layers are merged for overlayfs to stack onto others, where it must hide what they hide:
+//!
+//! - A name is a whiteout if the topmost layer with a say about it has one, whether or not a layer of the tree has what it hides.
+//! - A directory is opaque if a layer's opaque directory went into it, or if a lower layer of the tree has a whiteout, or anything else
+//!   that is no directory, under its name; and so is every directory in it.
+//! - No whiteout is shown in an opaque directory. It would have nothing to hide, and overlayfs lists the whiteouts of a directory that
+//!   it merges with no other: programs would see a name that does not exist.
+//!
+//! The same layers always make the same tree with the same positions, so that positions may become inode numbers. Showing whiteouts
+//! changes the position of no directory and no inode.
 //!
 //! The heap holds 16 bytes for each name and 24 for each directory; the names' own bytes stay in the layers' indexes.
 
@@ -24,6 +33,7 @@ use crate::entry::Timestamp;
 use crate::error::IndexError;
 use crate::layer_index::{Inode, InodeKind, LayerIndex};
 use crate::tree_merge::merge;
+use crate::write::file_type;
 
 /// A directory of an image tree, by position. The root is 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -52,6 +62,17 @@ pub enum Node {
     File(FileId),
     /// A layer's inode that has more or fewer names in this tree than in its layer; by position among the tree's inodes of that kind.
     Relinked(u32),
+    /// A name that lower layers must not show, as overlayfs has it: the character device 0:0. Only with [`Whiteouts::Shown`].
+    Whiteout,
+}
+
+/// What becomes of the whiteouts and opaque directories of the layers that are merged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Whiteouts {
+    /// They hide what is below them, and are gone: the tree is all there is.
+    Applied,
+    /// They do that, and are shown as far as overlayfs needs them to hide what lies below the tree.
+    Shown,
 }
 
 /// What `stat(2)` says about a node.
@@ -97,6 +118,7 @@ pub(crate) enum NameKind {
     Directory,
     File,
     Relinked,
+    Whiteout,
 }
 
 /// One merged directory.
@@ -107,8 +129,11 @@ pub(crate) struct DirectoryRecord {
     pub(crate) count: u32,
     pub(crate) parent: DirectoryId,
     pub(crate) nlink: u32,
-    /// Whose attributes it has.
-    pub(crate) attributes: FileId,
+    /// Whose attributes it has. Not a [`FileId`], whose padding would leave no room for `is_opaque`.
+    pub(crate) attributes_inode: u32,
+    pub(crate) attributes_layer: u16,
+    /// See [`ImageTree::is_opaque`].
+    pub(crate) is_opaque: bool,
 }
 
 /// A layer's inode, and how many names it has in the tree.
@@ -124,6 +149,7 @@ pub struct ImageTree {
     names: Vec<NameRecord>,
     directories: Vec<DirectoryRecord>,
     relinked: Vec<RelinkedRecord>,
+    whiteouts: Whiteouts,
 }
 
 impl ImageTree {
@@ -132,9 +158,9 @@ impl ImageTree {
     /// # Errors
     /// [`IndexError::Limit`] for too many layers or names, or too long a search for hard links to lower layers; [`IndexError::Entry`] for a hard link to a path
     /// that the lower layers do not have, or have a directory at.
-    pub fn merge(layers: Vec<Arc<LayerIndex>>) -> Result<Self, IndexError> {
-        let merged = merge(&layers)?;
-        Ok(Self { layers, names: merged.names, directories: merged.directories, relinked: merged.relinked })
+    pub fn merge(layers: Vec<Arc<LayerIndex>>, whiteouts: Whiteouts) -> Result<Self, IndexError> {
+        let merged = merge(&layers, whiteouts)?;
+        Ok(Self { layers, names: merged.names, directories: merged.directories, relinked: merged.relinked, whiteouts })
     }
 
     /// The layers, the bottom one first.
@@ -165,6 +191,7 @@ impl ImageTree {
         match node {
             Node::Directory(directory) => directory.0 < self.directory_count(),
             Node::Relinked(number) => number < self.relinked_count(),
+            Node::Whiteout => self.whiteouts == Whiteouts::Shown,
             Node::File(file) => self
                 .layers
                 .get(usize::from(file.layer))
@@ -190,10 +217,18 @@ impl ImageTree {
         self.directories.get(directory.0 as usize).map_or(DirectoryId::ROOT, |record| record.parent)
     }
 
-    /// The layer's inode behind a node; nothing for a directory.
+    /// Whether a directory hides all that lies below the tree under its path. Never with [`Whiteouts::Applied`].
+    ///
+    /// The root can be opaque as well, but overlayfs does not look at the attributes of the directories that it stacks: whoever mounts
+    /// has to leave out what lies below then.
+    pub fn is_opaque(&self, directory: DirectoryId) -> bool {
+        self.directories.get(directory.0 as usize).is_some_and(|record| record.is_opaque)
+    }
+
+    /// The layer's inode behind a node; nothing for a directory and a whiteout.
     pub fn file(&self, node: Node) -> Option<FileId> {
         match node {
-            Node::Directory(_) => None,
+            Node::Directory(_) | Node::Whiteout => None,
             Node::File(file) => Some(file),
             Node::Relinked(number) => self.relinked.get(number as usize).map(|record| record.file),
         }
@@ -201,10 +236,13 @@ impl ImageTree {
 
     /// The layer and inode that a node's bytes, target and attributes are from; of a directory the one whose attributes it has.
     ///
-    /// Nothing for a node that the tree does not [contain](Self::contains).
+    /// Nothing for a whiteout, and for a node that the tree does not [contain](Self::contains).
     pub fn inode(&self, node: Node) -> Option<(&Arc<LayerIndex>, Inode)> {
         let id = match node {
-            Node::Directory(directory) => self.directories.get(directory.0 as usize)?.attributes,
+            Node::Directory(directory) => {
+                let record = self.directories.get(directory.0 as usize)?;
+                FileId { layer: record.attributes_layer, inode: record.attributes_inode }
+            }
             _ => self.file(node)?,
         };
         let layer = self.layers.get(usize::from(id.layer))?;
@@ -213,13 +251,16 @@ impl ImageTree {
 
     /// What `stat(2)` says about a node.
     pub fn attributes(&self, node: Node) -> NodeAttributes {
+        if node == Node::Whiteout {
+            return WHITEOUT;
+        }
         let Some((_, inode)) = self.inode(node) else { return UNDESCRIBED };
         let (size_bytes, nlink) = match node {
             Node::Directory(directory) => {
                 (DIRECTORY_SIZE_BYTES, self.directories.get(directory.0 as usize).map_or(2, |record| record.nlink))
             }
-            Node::File(_) => (inode.size_bytes(), inode.nlink()),
             Node::Relinked(number) => (inode.size_bytes(), self.relinked.get(number as usize).map_or(1, |record| record.nlink)),
+            _ => (inode.size_bytes(), inode.nlink()),
         };
         NodeAttributes {
             kind: inode.kind(),
@@ -265,11 +306,15 @@ const UNDESCRIBED: NodeAttributes = NodeAttributes {
     nlink: 2,
 };
 
+const WHITEOUT: NodeAttributes =
+    NodeAttributes { kind: InodeKind::CharDevice, mode: file_type::CHARACTER, size_bytes: 0, nlink: 1, ..UNDESCRIBED };
+
 fn node(record: &NameRecord) -> Node {
     match record.kind {
         NameKind::Directory => Node::Directory(DirectoryId(record.target)),
         NameKind::File => Node::File(FileId { layer: record.file_layer, inode: record.target }),
         NameKind::Relinked => Node::Relinked(record.target),
+        NameKind::Whiteout => Node::Whiteout,
     }
 }
 

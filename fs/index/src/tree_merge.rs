@@ -12,7 +12,7 @@ use crate::error::IndexError;
 use crate::format;
 use crate::layer_index::{InodeKind, LayerIndex};
 use crate::limits;
-use crate::tree::{DirectoryId, DirectoryRecord, FileId, NameKind, NameRecord, RelinkedRecord};
+use crate::tree::{DirectoryId, DirectoryRecord, FileId, NameKind, NameRecord, RelinkedRecord, Whiteouts};
 use crate::tree_links::{lower_link, relink};
 
 pub(crate) struct Merged {
@@ -21,12 +21,13 @@ pub(crate) struct Merged {
     pub(crate) relinked: Vec<RelinkedRecord>,
 }
 
-pub(crate) fn merge(layers: &[Arc<LayerIndex>]) -> Result<Merged, IndexError> {
+pub(crate) fn merge(layers: &[Arc<LayerIndex>], whiteouts: Whiteouts) -> Result<Merged, IndexError> {
     if layers.len() > limits::LAYERS_MAX {
         return Err(IndexError::limit("layers of an image", limits::LAYERS_MAX as u64));
     }
     let mut merge = Merge {
         layers,
+        whiteouts,
         names: Vec::new(),
         directories: Vec::new(),
         waiting: VecDeque::new(),
@@ -50,6 +51,7 @@ type Sources = Vec<FileId>;
 
 struct Merge<'a> {
     layers: &'a [Arc<LayerIndex>],
+    whiteouts: Whiteouts,
     names: Vec<NameRecord>,
     directories: Vec<DirectoryRecord>,
     /// Of each directory that is not filled yet, in order.
@@ -98,7 +100,7 @@ enum Verdict {
 struct Directory {
     id: DirectoryId,
     sources: Sources,
-    /// An opaque directory was passed: lower ones give attributes at most.
+    /// An opaque directory was passed, so that lower ones give attributes at most; or what is no directory.
     is_opaque: bool,
     /// A layer with an entry of its own was passed.
     is_described: bool,
@@ -113,10 +115,10 @@ impl<'a> Merge<'a> {
             join(&mut self.directories, root, index, id);
         }
         match root {
-            Some(root) => self.waiting.push_back(root.sources),
+            Some(root) => self.settle(root),
             None => {
-                self.directory(DirectoryId::ROOT, FileId { layer: 0, inode: LayerIndex::ROOT });
-                self.waiting.push_back(Sources::new());
+                let root = self.directory(DirectoryId::ROOT, FileId { layer: 0, inode: LayerIndex::ROOT });
+                self.settle(root);
             }
         }
     }
@@ -124,7 +126,16 @@ impl<'a> Merge<'a> {
     /// Makes a directory without sources, with the attributes of `first` until a layer describes it.
     fn directory(&mut self, parent: DirectoryId, first: FileId) -> Directory {
         let id = DirectoryId(self.directories.len() as u32);
-        self.directories.push(DirectoryRecord { first: 0, count: 0, parent, nlink: 2, attributes: first });
+        let FileId { layer: attributes_layer, inode: attributes_inode } = first;
+        self.directories.push(DirectoryRecord {
+            first: 0,
+            count: 0,
+            parent,
+            nlink: 2,
+            attributes_inode,
+            attributes_layer,
+            is_opaque: false,
+        });
         Directory { id, sources: Sources::new(), is_opaque: false, is_described: false }
     }
 
@@ -148,7 +159,7 @@ impl<'a> Merge<'a> {
         let (mut name_now, mut verdict) = (&b""[..], Verdict::Closed);
         while let Some(Reverse(Standing { name, cursor })) = standing.pop() {
             if name != name_now {
-                self.settle(verdict);
+                self.close(verdict);
                 (name_now, verdict) = (name, Verdict::Open);
             }
             verdict = self.weigh(directory, verdict, cursors[cursor].layer, cursors[cursor].next)?;
@@ -157,16 +168,31 @@ impl<'a> Merge<'a> {
                 standing.push(Reverse(Standing { name, cursor }));
             }
         }
-        self.settle(verdict);
+        self.close(verdict);
         let record = &mut self.directories[directory.0 as usize];
         (record.first, record.count) = (first, self.names.len() as u32 - first);
         Ok(())
     }
 
-    fn settle(&mut self, verdict: Verdict) {
+    /// Ends a name: no lower layer has a say.
+    fn close(&mut self, verdict: Verdict) {
         if let Verdict::Directory(directory) = verdict {
-            self.waiting.push_back(directory.sources);
+            self.settle(directory);
         }
+    }
+
+    /// Ends a directory whose layers are all collected. The one that it is in was ended before, when its names were not looked at yet.
+    fn settle(&mut self, directory: Directory) {
+        let Directory { id, sources, is_opaque, .. } = directory;
+        let parent = self.directories[id.0 as usize].parent;
+        let is_opaque = is_opaque || self.directories[parent.0 as usize].is_opaque;
+        self.directories[id.0 as usize].is_opaque = is_opaque && self.whiteouts == Whiteouts::Shown;
+        self.waiting.push_back(sources);
+    }
+
+    /// Whether a whiteout in a directory is to be shown: whether it could hide something that lies below the tree.
+    fn shows_whiteouts(&self, directory: DirectoryId) -> bool {
+        self.whiteouts == Whiteouts::Shown && !self.directories[directory.0 as usize].is_opaque
     }
 
     /// Hears the next lower layer about a name.
@@ -184,13 +210,15 @@ impl<'a> Merge<'a> {
                 return Ok(Verdict::Directory(directory));
             }
             // What is no directory hides the directories below it from the one above it.
-            Verdict::Directory(directory) => {
-                self.settle(Verdict::Directory(directory));
+            Verdict::Directory(mut directory) => {
+                directory.is_opaque = true;
+                self.settle(directory);
                 return Ok(Verdict::Closed);
             }
             Verdict::Open | Verdict::Closed => {}
         }
-        if record.kind == format::DIRENT_WHITEOUT {
+        let is_whiteout = record.kind == format::DIRENT_WHITEOUT;
+        if is_whiteout && !self.shows_whiteouts(parent) {
             return Ok(Verdict::Closed);
         }
         if self.names.len() >= limits::TREE_NAMES_MAX {
@@ -202,7 +230,7 @@ impl<'a> Merge<'a> {
             name_layer: layer,
             target: record.target,
             file_layer: layer,
-            kind: NameKind::File,
+            kind: if is_whiteout { NameKind::Whiteout } else { NameKind::File },
         };
         if is_directory {
             let mut directory = self.directory(parent, id);
@@ -231,6 +259,7 @@ fn join(records: &mut [DirectoryRecord], directory: &mut Directory, index: &Laye
     }
     if !directory.is_described && !inode.is_implied() {
         directory.is_described = true;
-        records[directory.id.0 as usize].attributes = id;
+        let record = &mut records[directory.id.0 as usize];
+        (record.attributes_layer, record.attributes_inode) = (id.layer, id.inode);
     }
 }

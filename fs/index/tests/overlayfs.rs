@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use snap_index::{DirectoryId, ImageTree, InodeKind, Node};
+use snap_index::{DirectoryId, ImageTree, InodeKind, LayerIndex, Node, Whiteouts};
 
 use support::layers::{Entry, Kind, Path, index, layers, mtime};
-use support::model::{Layer, Unpacked, unpack};
+use support::model::{Layer, Unpacked, one_layer, unpack};
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -150,6 +150,13 @@ struct Seen {
     xattr: Option<Vec<u8>>,
 }
 
+impl Seen {
+    /// Leaves what it is.
+    fn forget_attributes(&mut self) {
+        (self.mode, self.owner, self.mtime, self.xattr) = (0, (0, 0), (0, 0), None);
+    }
+}
+
 fn seen_in_mount(root: &FsPath, path: &Path, into: &mut BTreeMap<Path, Seen>) {
     for entry in fs::read_dir(at(root, path)).unwrap() {
         let entry = entry.unwrap();
@@ -225,35 +232,82 @@ impl Drop for Mounted {
     }
 }
 
-fn compare(layers: &[Vec<Entry>]) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut indexes = Vec::new();
-    // overlayfs wants two lower directories at least.
-    let mut lower: Vec<PathBuf> = ["empty-0", "empty-1"].iter().map(|name| folder.path().join(name)).collect();
-    lower.iter().for_each(|empty| fs::create_dir(empty).unwrap());
-    for (number, entries) in layers.iter().enumerate() {
-        let (Some(mut layer), mut entries) = unpack(entries) else { continue };
-        if layer.values().any(|node| matches!(node, Unpacked::LowerLink(_))) {
-            entries.retain(|entry| !matches!(entry.kind, Kind::HardLink(_)));
-            (layer, entries) = match unpack(&entries) {
-                (Some(layer), entries) => (layer, entries),
-                (None, _) => unreachable!("there are no hard links left"),
-            };
+/// Layers, and the directories that they are unpacked into.
+struct Unpacking {
+    folder: tempfile::TempDir,
+    /// The bottom one first.
+    indexes: Vec<Arc<LayerIndex>>,
+    /// The topmost first. The last two are empty: overlayfs wants two lower directories at least.
+    lower: Vec<PathBuf>,
+}
+
+impl Unpacking {
+    fn new(layers: &[Vec<Entry>]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lower: Vec<PathBuf> = ["empty-0", "empty-1"].iter().map(|name| folder.path().join(name)).collect();
+        lower.iter().for_each(|empty| fs::create_dir(empty).unwrap());
+        let mut unpacking = Self { folder, indexes: Vec::new(), lower };
+        for entries in layers {
+            let (Some(mut layer), mut entries) = unpack(entries) else { continue };
+            if layer.values().any(|node| matches!(node, Unpacked::LowerLink(_))) {
+                entries.retain(|entry| !matches!(entry.kind, Kind::HardLink(_)));
+                (layer, entries) = match unpack(&entries) {
+                    (Some(layer), entries) => (layer, entries),
+                    (None, _) => unreachable!("there are no hard links left"),
+                };
+            }
+            let root = unpacking.folder(&unpacking.indexes.len().to_string());
+            unpack_to(&root, &layer, &unpacking.lower);
+            unpacking.indexes.push(Arc::new(index(&entries).unwrap()));
+            unpacking.lower.insert(0, root);
         }
-        indexes.push(Arc::new(index(&entries).unwrap()));
-        let root = folder.path().join(number.to_string());
-        fs::create_dir(&root).unwrap();
-        unpack_to(&root, &layer, &lower);
-        lower.insert(0, root);
+        unpacking
     }
-    let mount = folder.path().join("mount");
-    fs::create_dir(&mount).unwrap();
-    let mounted = Mounted::overlay(&lower, mount);
-    let (mut kernel, mut ours) = (BTreeMap::new(), BTreeMap::new());
-    seen_in_mount(&mounted.0, &Path::new(), &mut kernel);
-    let tree = ImageTree::merge(indexes).unwrap();
+
+    fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    /// What overlayfs shows of these directories, the topmost first.
+    fn seen(&self, lower: &[PathBuf], name: &str) -> BTreeMap<Path, Seen> {
+        let mounted = Mounted::overlay(lower, self.folder(name));
+        let mut seen = BTreeMap::new();
+        seen_in_mount(&mounted.0, &Path::new(), &mut seen);
+        seen
+    }
+}
+
+fn compare(layers: &[Vec<Entry>]) {
+    let unpacking = Unpacking::new(layers);
+    let kernel = unpacking.seen(&unpacking.lower, "mount");
+    let tree = ImageTree::merge(unpacking.indexes, Whiteouts::Applied).unwrap();
+    let mut ours = BTreeMap::new();
     seen_in_tree(&tree, DirectoryId::ROOT, &Path::new(), &mut ours);
     assert_eq!(ours, kernel);
+}
+
+/// Compares the layers above the `below` lowest, merged into one directory, with those layers in directories of their own.
+fn compare_run(layers: &[Vec<Entry>], below: usize) {
+    let unpacking = Unpacking::new(layers);
+    let count = unpacking.indexes.len();
+    let below = below.min(count);
+    let lower = &unpacking.lower[count - below..];
+    let tree = ImageTree::merge(unpacking.indexes[below..].to_vec(), Whiteouts::Shown).unwrap();
+    let run = one_layer(&tree, layers);
+    let root = unpacking.folder("run");
+    unpack_to(&root, &run, lower);
+    let mut merged = unpacking.seen(&[&[root], lower].concat(), "merged");
+    let mut apart = unpacking.seen(&unpacking.lower, "apart");
+    for (path, node) in &run {
+        // What an implied directory is like is not the run's to say.
+        if matches!(node, Unpacked::Directory { entry: None, .. }) {
+            merged.get_mut(path).unwrap().forget_attributes();
+            apart.get_mut(path).unwrap().forget_attributes();
+        }
+    }
+    assert_eq!(merged, apart);
 }
 
 proptest! {
@@ -263,5 +317,11 @@ proptest! {
     fn a_tree_is_what_overlayfs_shows(layers in layers()) {
         assert!(rustix::process::geteuid().is_root(), "this test mounts overlayfs and makes devices; run it as root");
         compare(&layers);
+    }
+
+    #[test]
+    fn a_tree_with_its_whiteouts_is_to_overlayfs_what_its_layers_are(layers in layers(), below in 1..4usize) {
+        assert!(rustix::process::geteuid().is_root(), "this test mounts overlayfs and makes devices; run it as root");
+        compare_run(&layers, below);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use snap_digest::Digest;
 use snap_index::{
     Attributes, Builder, ChunkPlan, DirectoryId, EntryKind, FileId, ImageTree, IndexError, InodeKind, LayerIndex, Node, NodeAttributes,
-    limits,
+    Timestamp, Whiteouts, limits,
 };
 
 /// A layer of `path kind` lines: `d` and the mode, `f` and the size, `l` and a symbolic link's target, `h` and a hard link's.
@@ -36,7 +36,18 @@ fn layer(entries: &[&str]) -> Arc<LayerIndex> {
 }
 
 fn tree(layers: &[&[&str]]) -> ImageTree {
-    ImageTree::merge(layers.iter().map(|entries| layer(entries)).collect()).unwrap()
+    merged(layers, Whiteouts::Applied)
+}
+
+fn merged(layers: &[&[&str]], whiteouts: Whiteouts) -> ImageTree {
+    ImageTree::merge(layers.iter().map(|entries| layer(entries)).collect(), whiteouts).unwrap()
+}
+
+fn is_opaque(tree: &ImageTree, path: &str) -> bool {
+    match find(tree, path) {
+        Some(Node::Directory(directory)) => tree.is_opaque(directory),
+        other => panic!("{path} is {other:?}, no directory"),
+    }
 }
 
 fn find(tree: &ImageTree, path: &str) -> Option<Node> {
@@ -115,7 +126,7 @@ fn an_inode_that_lost_a_name_says_so() {
 
 #[test]
 fn a_hard_link_to_nothing_or_a_directory_is_refused_by_name() {
-    let refusal = |lower: &[&str]| match ImageTree::merge(vec![layer(lower), layer(&["x h some/where"])]) {
+    let refusal = |lower: &[&str]| match ImageTree::merge(vec![layer(lower), layer(&["x h some/where"])], Whiteouts::Shown) {
         Err(IndexError::Entry { path, why }) => (path, why),
         other => panic!("{:?}", other.map(|_| ())),
     };
@@ -139,17 +150,78 @@ fn overlayfs_own_attributes_are_not_shown() {
     let xattrs = names.map(|name| (name.as_bytes().to_vec(), b"y".to_vec())).to_vec();
     builder.add(b"a", EntryKind::Directory, Attributes { xattrs, ..Attributes::default() }).unwrap();
     let index = LayerIndex::open(Box::new(builder.finish(ChunkPlan::default(), None).unwrap()), &digest).unwrap();
-    let tree = ImageTree::merge(vec![Arc::new(index)]).unwrap();
+    let tree = ImageTree::merge(vec![Arc::new(index)], Whiteouts::Applied).unwrap();
     let shown: Vec<_> = tree.xattrs(find(&tree, "a").unwrap()).map(|(name, _)| name).collect();
     assert_eq!(shown, [&b"user.overlay"[..], b"user.x"]);
     assert!(!tree.is_without_xattrs());
 }
 
 #[test]
+fn a_whiteout_is_shown_whatever_it_hides_and_unless_a_layer_above_has_the_name() {
+    let layers: &[&[&str]] = &[&["d/a f 1", ".wh.b f", ".wh.c f"], &["d/.wh.a f", "d/.wh.z f", "b f 2", ".wh.d2 f"]];
+    let tree = merged(layers, Whiteouts::Shown);
+    for path in ["d/a", "d/z", "c", "d2"] {
+        assert_eq!(find(&tree, path), Some(Node::Whiteout), "{path}");
+    }
+    assert_eq!(attributes(&tree, "b").size_bytes, 2);
+    assert!(!is_opaque(&tree, "d") && !tree.is_opaque(DirectoryId::ROOT));
+    let names: Vec<_> = tree.entries(DirectoryId::ROOT, 0).map(|(name, _)| name).collect();
+    assert_eq!(names, [&b"b"[..], b"c", b"d", b"d2"]);
+    assert_eq!(self::tree(layers).name_count(), 2);
+}
+
+#[test]
+fn a_shown_whiteout_is_the_character_device_that_overlayfs_knows() {
+    let tree = merged(&[&[".wh.a f"]], Whiteouts::Shown);
+    let expected = NodeAttributes {
+        kind: InodeKind::CharDevice,
+        mode: 0o020_000,
+        uid: 0,
+        gid: 0,
+        size_bytes: 0,
+        mtime: Timestamp::default(),
+        rdev: 0,
+        nlink: 1,
+    };
+    assert_eq!(attributes(&tree, "a"), expected);
+    assert!(tree.contains(Node::Whiteout) && tree.file(Node::Whiteout).is_none() && tree.inode(Node::Whiteout).is_none());
+    assert_eq!((tree.xattrs(Node::Whiteout).count(), tree.symlink_target(Node::Whiteout)), (0, &b""[..]));
+}
+
+#[test]
+fn a_directory_is_opaque_where_a_layer_says_so_or_had_something_else_there() {
+    let layers: &[&[&str]] = &[
+        &["marked/old f", "file f", "link l marked", "whiteout/old f", "joined/old f", "late/.wh..wh..opq f"],
+        &["marked/.wh..wh..opq f", ".wh.whiteout f", "late f"],
+        &["marked/new f", "file/new f", "link/new f", "whiteout/new f", "joined/new f", "late/new f"],
+    ];
+    let shown = merged(layers, Whiteouts::Shown);
+    let applied = tree(layers);
+    for (path, expected) in [("marked", true), ("file", true), ("link", true), ("whiteout", true), ("late", true), ("joined", false)] {
+        assert_eq!((is_opaque(&shown, path), is_opaque(&applied, path)), (expected, false), "{path}");
+    }
+    assert_eq!(find(&shown, "marked/old"), None);
+}
+
+#[test]
+fn nothing_in_an_opaque_directory_shows_a_whiteout() {
+    let tree = merged(&[&["d/.wh..wh..opq f", "d/a f", "d/inner/b f"], &["d/.wh.a f", "d/inner/.wh.b f"]], Whiteouts::Shown);
+    assert!(is_opaque(&tree, "d") && is_opaque(&tree, "d/inner"));
+    assert_eq!((find(&tree, "d/a"), find(&tree, "d/inner/b")), (None, None));
+}
+
+#[test]
+fn the_root_can_be_opaque() {
+    let tree = merged(&[&["a f"], &[".wh..wh..opq f", ".wh.b f", "d/c f"]], Whiteouts::Shown);
+    assert!(tree.is_opaque(DirectoryId::ROOT) && is_opaque(&tree, "d"));
+    assert_eq!((find(&tree, "a"), find(&tree, "b")), (None, None));
+}
+
+#[test]
 fn too_many_layers_are_refused() {
     let one = layer(&["a f"]);
-    assert!(ImageTree::merge(vec![one.clone(); limits::LAYERS_MAX]).is_ok());
-    assert!(matches!(ImageTree::merge(vec![one; limits::LAYERS_MAX + 1]), Err(IndexError::Limit { .. })));
+    assert!(ImageTree::merge(vec![one.clone(); limits::LAYERS_MAX], Whiteouts::Applied).is_ok());
+    assert!(matches!(ImageTree::merge(vec![one; limits::LAYERS_MAX + 1], Whiteouts::Applied), Err(IndexError::Limit { .. })));
 }
 
 #[test]
@@ -164,10 +236,12 @@ fn the_deepest_path_costs_no_stack() {
 fn numbers_from_outside_are_answered_harmlessly() {
     let tree = tree(&[&["a f"]]);
     let root_of_layer = Node::File(FileId { layer: 0, inode: LayerIndex::ROOT });
-    let unknown = [Node::Directory(DirectoryId(9)), Node::Relinked(0), Node::File(FileId { layer: 3, inode: 0 }), root_of_layer];
+    let unknown =
+        [Node::Directory(DirectoryId(9)), Node::Relinked(0), Node::File(FileId { layer: 3, inode: 0 }), root_of_layer, Node::Whiteout];
     for node in unknown {
         assert!(!tree.contains(node));
         let _ = (tree.attributes(node), tree.xattrs(node).count(), tree.symlink_target(node));
     }
     assert_eq!((tree.lookup(DirectoryId(9), b"a"), tree.parent(DirectoryId(9))), (None, DirectoryId::ROOT));
+    assert!(!tree.is_opaque(DirectoryId(9)));
 }

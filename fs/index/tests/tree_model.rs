@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use snap_index::{DIRECTORY_SIZE_BYTES, DirectoryId, ImageTree, InodeKind, LayerIndex, Node, Timestamp};
+use snap_index::{DIRECTORY_SIZE_BYTES, DirectoryId, ImageTree, InodeKind, LayerIndex, Node, Timestamp, Whiteouts};
 
 use support::layers::{Entry, Kind, Path, index, layers, mtime};
-use support::model::{Image, Stacked, Unpacked, stack, unpack};
+use support::model::{Image, Layer, Stacked, Unpacked, one_layer, stack, unpack};
 
 /// Every name of a tree below the root, by path.
 fn walk(tree: &ImageTree) -> BTreeMap<Path, Node> {
@@ -117,6 +117,38 @@ fn built(layers: &[Vec<Entry>]) -> (Vec<BTreeMap<Path, Unpacked>>, Vec<Arc<Layer
     (models, indexes)
 }
 
+/// Stacks what can be, the bottom one first; gives the positions of those layers.
+fn stack_all(image: &mut Image, models: &[Layer]) -> Vec<usize> {
+    let mut taken = Vec::new();
+    for (number, model) in models.iter().enumerate() {
+        let mut stacked = image.clone();
+        if stack(&mut stacked, model).is_ok() {
+            *image = stacked;
+            taken.push(number);
+        }
+    }
+    taken
+}
+
+/// Showing whiteouts adds them to the tree, and changes nothing else.
+fn check_shown(shown: &ImageTree, applied: &ImageTree) {
+    let (mut found, expected) = (walk(shown), walk(applied));
+    found.retain(|_, node| *node != Node::Whiteout);
+    assert_eq!(found, expected);
+    for node in expected.into_values() {
+        assert_eq!(shown.attributes(node), applied.attributes(node));
+    }
+    for directory in (0..shown.directory_count()).map(DirectoryId) {
+        assert!(!applied.is_opaque(directory));
+        if shown.is_opaque(directory) {
+            assert!(shown.entries(directory, 0).all(|(_, node)| match node {
+                Node::Directory(inner) => shown.is_opaque(inner),
+                node => node != Node::Whiteout,
+            }));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -131,11 +163,42 @@ proptest! {
             with_it.push(index);
             match stack(&mut stacked, model) {
                 Ok(()) => (image, below) = (stacked, with_it),
-                Err(_) => assert!(ImageTree::merge(with_it).is_err(), "a hard link to nothing must be refused"),
+                Err(_) => assert!(ImageTree::merge(with_it, Whiteouts::Applied).is_err(), "a hard link to nothing must be refused"),
             }
         }
-        let tree = ImageTree::merge(below.clone()).unwrap();
+        let tree = ImageTree::merge(below.clone(), Whiteouts::Applied).unwrap();
         check(&tree, &image);
-        prop_assert_eq!(walk(&tree), walk(&ImageTree::merge(below).unwrap()));
+        prop_assert_eq!(walk(&tree), walk(&ImageTree::merge(below, Whiteouts::Applied).unwrap()));
+    }
+
+    #[test]
+    fn a_tree_with_its_whiteouts_stacks_as_its_layers_do(layers in layers(), lower in 0..5usize) {
+        let (models, indexes) = built(&layers);
+        let lower = lower.min(models.len());
+        let mut below = Image::new();
+        stack_all(&mut below, &models[..lower]);
+        let (mut run, mut expected) = (Image::new(), below.clone());
+        let mut taken = Vec::new();
+        // A hard link that leads out of the run is refused also where the image below has its target.
+        for number in stack_all(&mut run, &models[lower..]) {
+            stack(&mut expected, &models[lower + number]).unwrap();
+            taken.push(Arc::clone(&indexes[lower + number]));
+        }
+        let shown = ImageTree::merge(taken.clone(), Whiteouts::Shown).unwrap();
+        check_shown(&shown, &ImageTree::merge(taken, Whiteouts::Applied).unwrap());
+
+        let layer = one_layer(&shown, &layers);
+        let mut stacked = below;
+        stack(&mut stacked, &layer).unwrap();
+        for (path, node) in &layer {
+            // What an implied directory is like is not the run's to say.
+            if matches!(node, Unpacked::Directory { entry: None, .. }) {
+                for image in [&mut stacked, &mut expected] {
+                    let Some(Stacked::Directory(entry)) = image.get_mut(path) else { panic!("{path:?} is no directory") };
+                    *entry = None;
+                }
+            }
+        }
+        prop_assert_eq!(stacked, expected);
     }
 }

@@ -160,7 +160,7 @@ impl Inner {
         let ask = Ask {
             method: Method::GET,
             url: host.url(path),
-            scope: self.repository.scope(),
+            repository: self.repository.name(),
             accept: None,
             range: (!is_whole).then(|| range.clone()),
             target: Some(&at_host.target),

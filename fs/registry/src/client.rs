@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::RootCertStore;
 
-use crate::docker_config::Credentials;
+use crate::api_url::authority;
+use crate::credential::{CredentialProvider, HostCredentials};
+use crate::docker_config::DockerConfig;
 use crate::error::Error;
 use crate::host::Host;
 use crate::hosts::{HostConfig, hosts_of};
@@ -21,6 +23,8 @@ use crate::tls::{HttpClients, system_roots};
 /// How to talk to registries.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
+    /// Who is asked for credentials before docker's configuration is.
+    pub credentials: Option<Arc<dyn CredentialProvider>>,
     /// Docker's configuration file; `None`: `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.
     pub docker_config: Option<PathBuf>,
     /// Directories with a directory per registry, in containerd's (`hosts.toml`) or docker's form, the first first.
@@ -36,6 +40,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
+            credentials: None,
             docker_config: None,
             hosts_dirs: vec![PathBuf::from("/etc/containerd/certs.d"), PathBuf::from("/etc/docker/certs.d")],
             plain_http: false,
@@ -52,7 +57,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     options: ClientOptions,
     limits: Arc<Limits>,
-    credentials: Credentials,
+    docker_config: DockerConfig,
     system_roots: OnceLock<RootCertStore>,
     /// The hosts of each registry, with the configuration they were made from.
     registries: Mutex<HashMap<String, Registry>>,
@@ -72,9 +77,9 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client. Nothing is connected to, and no file is read, before a source is asked for.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
-        let credentials = Credentials::new(options.docker_config.clone(), options.limits.helper_timeout);
+        let docker_config = DockerConfig::new(options.docker_config.clone(), options.limits.helper_timeout);
         let limits = Arc::new(options.limits.clone());
-        Ok(Self(Arc::new(Inner { options, limits, credentials, system_roots: OnceLock::new(), registries: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { options, limits, docker_config, system_roots: OnceLock::new(), registries: Mutex::default() })))
     }
 
     /// The source of the image `reference`. Reads the registry's hosts file, and contacts nobody.
@@ -101,7 +106,7 @@ impl Inner {
                 return Ok(known.hosts.clone());
             }
         }
-        let hosts = configs.iter().map(|config| self.host(config)).collect::<Result<Vec<_>, _>>()?;
+        let hosts = configs.iter().map(|config| self.host(registry, config)).collect::<Result<Vec<_>, _>>()?;
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
         // Someone may have been quicker; then theirs is the one that is shared.
         if let Some(known) = registries.get(registry).filter(|known| known.configs == configs) {
@@ -111,9 +116,17 @@ impl Inner {
         Ok(hosts)
     }
 
-    fn host(&self, config: &HostConfig) -> Result<Arc<Host>, Error> {
+    fn host(&self, registry: &str, config: &HostConfig) -> Result<Arc<Host>, Error> {
         let roots = self.system_roots.get_or_init(system_roots);
         let clients = HttpClients::new(config, roots, &self.options.user_agent, &self.limits)?;
-        Ok(Arc::new(Host::new(config.clone(), clients, self.credentials.clone(), self.limits.clone())?))
+        let authority = authority(&config.base);
+        let is_mirror = config.namespace.is_some();
+        let credentials = HostCredentials {
+            name: if is_mirror { authority.clone() } else { registry.to_owned() },
+            docker_name: authority,
+            provider: self.options.credentials.clone(),
+            docker: self.docker_config.clone(),
+        };
+        Ok(Arc::new(Host::new(config.clone(), clients, credentials, self.limits.clone())?))
     }
 }

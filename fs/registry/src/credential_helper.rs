@@ -9,7 +9,8 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use crate::docker_config::{Credential, DockerConfigError};
+use crate::credential::Credential;
+use crate::docker_config::DockerConfigError;
 use crate::limits::HELPER_OUTPUT_MAX_BYTES;
 use crate::secret::Secret;
 

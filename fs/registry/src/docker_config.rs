@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use crate::credential::Credential;
 use crate::credential_helper;
 use crate::limits::DOCKER_CONFIG_MAX_BYTES;
 use crate::secret::Secret;
@@ -85,22 +86,9 @@ pub enum DockerConfigError {
     },
 }
 
-/// What a registry or token server is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Credential {
-    Password {
-        username: String,
-        password: Secret,
-    },
-    /// For an OAuth2 refresh at the token server.
-    IdentityToken(Secret),
-    /// Sent to the registry as it is.
-    RegistryToken(Secret),
-}
-
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct DockerConfig {
+struct ConfigFile {
     auths: BTreeMap<String, AuthEntry>,
     #[serde(rename = "credHelpers")]
     helpers: BTreeMap<String, String>,
@@ -118,14 +106,14 @@ struct AuthEntry {
     registrytoken: String,
 }
 
-/// Where credentials are looked for.
+/// Docker's configuration, by the name of its file.
 #[derive(Debug, Clone)]
-pub(crate) struct Credentials {
+pub(crate) struct DockerConfig {
     path: Option<PathBuf>,
     helper_timeout: Duration,
 }
 
-impl Credentials {
+impl DockerConfig {
     /// `path`: the configuration file; without one `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`.
     pub(crate) fn new(path: Option<PathBuf>, helper_timeout: Duration) -> Self {
         let home = || {
@@ -137,7 +125,7 @@ impl Credentials {
     }
 
     /// The credential for the registry `host` (`docker.io`, `r.example:5000`), if there is one.
-    pub(crate) async fn of(&self, host: &str) -> Result<Option<Credential>, DockerConfigError> {
+    pub(crate) async fn credential(&self, host: &str) -> Result<Option<Credential>, DockerConfigError> {
         let Some(path) = &self.path else { return Ok(None) };
         let read_from = path.clone();
         let read = tokio::task::spawn_blocking(move || read_config(&read_from)).await;
@@ -172,7 +160,7 @@ fn read_config(path: &Path) -> Result<Option<Vec<u8>>, DockerConfigError> {
     if bytes.len() as u64 > DOCKER_CONFIG_MAX_BYTES { Err(DockerConfigError::TooLarge { path: path.to_owned() }) } else { Ok(Some(bytes)) }
 }
 
-fn parse(bytes: &[u8], path: &Path) -> Result<DockerConfig, DockerConfigError> {
+fn parse(bytes: &[u8], path: &Path) -> Result<ConfigFile, DockerConfigError> {
     serde_json::from_slice(bytes).map_err(|error| DockerConfigError::Json {
         path: path.to_owned(),
         line: error.line(),
@@ -237,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         std::fs::write(&path, json).unwrap();
-        Credentials::new(Some(path), Duration::from_secs(5)).of(host).await
+        DockerConfig::new(Some(path), Duration::from_secs(5)).credential(host).await
     }
 
     #[tokio::test]
@@ -282,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_file_is_no_credential() {
-        let none = Credentials::new(Some(PathBuf::from("/nonexistent/config.json")), Duration::from_secs(1));
-        assert_eq!(none.of("r.example").await.unwrap(), None);
+        let none = DockerConfig::new(Some(PathBuf::from("/nonexistent/config.json")), Duration::from_secs(1));
+        assert_eq!(none.credential("r.example").await.unwrap(), None);
     }
 }

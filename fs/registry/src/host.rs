@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::api_url::authority;
-use crate::auth::{Authenticator, Grant};
+use crate::auth::{Authenticator, Begin, Grant, Origin};
 use crate::cause::Cause;
-use crate::challenge;
-use crate::docker_config::Credentials;
+use crate::challenge::{self, Challenge};
+use crate::credential::HostCredentials;
 use crate::error::Error;
 use crate::hosts::HostConfig;
 use crate::limits::Limits;
@@ -37,7 +37,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
     pub(crate) url: Url,
     /// What the authorization has to cover.
-    pub(crate) scope: &'a str,
+    pub(crate) repository: &'a str,
     pub(crate) accept: Option<&'static str>,
     pub(crate) range: Option<Range<u64>>,
     /// Where the blob's redirect target is remembered. Without one, a redirect from https to http is not followed.
@@ -60,7 +60,7 @@ enum Sent {
 }
 
 impl Host {
-    pub(crate) fn new(config: HostConfig, clients: HttpClients, credentials: Credentials, limits: Arc<Limits>) -> Result<Self, Error> {
+    pub(crate) fn new(config: HostConfig, clients: HttpClients, credentials: HostCredentials, limits: Arc<Limits>) -> Result<Self, Error> {
         let mut headers = Vec::with_capacity(config.headers.len());
         for (name, value) in &config.headers {
             let invalid = |source: reqwest::Error| Error::Setup { host: authority(&config.base), source: Arc::new(source) };
@@ -74,7 +74,7 @@ impl Host {
             }));
         }
         let tokens = TokenServer::new(config.base.clone(), clients.clone(), limits.clone());
-        let auth = Authenticator::new(authority(&config.base), credentials, tokens);
+        let auth = Authenticator::new(credentials, tokens);
         let connections = Arc::new(Semaphore::new(limits.connections_per_host.max(1)));
         Ok(Self { config, headers, clients, auth, connections, limits })
     }
@@ -117,27 +117,47 @@ impl Host {
         }
     }
 
-    /// Asks the host itself, and answers its challenge once.
+    /// Asks the host itself, and answers its challenge: with the provider's credential and, where that is refused, with docker's.
     async fn send_own(&self, ask: &Ask<'_>) -> Result<Sent, Cause> {
-        let mut grant = self.auth.grant(ask.scope).await?;
-        let first = self.request(ask, &ask.url, grant.as_ref()).await?;
-        let challenges = challenge::parse(first.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()));
-        let challenge = match challenge::choose(challenges) {
-            Some(challenge) if first.status() == StatusCode::UNAUTHORIZED => challenge,
-            _ => return self.understand(ask, &ask.url, first, grant.as_ref()).await,
-        };
-        drop(first);
-        let renewed = self.auth.renewed(ask.scope, grant.as_ref(), challenge).await?;
-        grant = Some(renewed.clone());
-        let second = self.request(ask, &ask.url, grant.as_ref()).await?;
-        let is_refused = matches!(second.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        if is_refused {
-            self.auth.forget(ask.scope, &renewed);
-            if let Some(trouble) = &renewed.trouble {
-                return Err(Cause::Credentials(trouble.clone()));
+        let mut grant = self.auth.grant(ask.repository).await?;
+        let mut answer = self.request(ask, &ask.url, grant.as_ref()).await?;
+        for begin in [Begin::AtProvider, Begin::AtDockerConfig] {
+            let Some(challenge) = self.challenge(ask, &answer, grant.as_ref()) else { break };
+            let renewed = match self.auth.renewed(ask.repository, grant.as_ref(), challenge, begin).await {
+                Ok(renewed) => renewed,
+                // That there is nothing else to try says less than the refusal itself.
+                Err(cause @ Cause::Unauthorized { .. }) if begin == Begin::AtDockerConfig => {
+                    tracing::debug!(%cause, "docker's configuration has no other credential");
+                    break;
+                }
+                Err(cause) => return Err(cause),
+            };
+            answer = self.request(ask, &ask.url, Some(&renewed)).await?;
+            if is_refused(&answer) {
+                self.auth.forget(ask.repository, &renewed);
+                if let Some(trouble) = &renewed.trouble {
+                    return Err(Cause::Credentials(trouble.clone()));
+                }
+            }
+            let is_provided = renewed.origin == Origin::Provider;
+            grant = Some(renewed);
+            if !is_provided {
+                break;
             }
         }
-        self.understand(ask, &ask.url, second, grant.as_ref()).await
+        self.understand(ask, &ask.url, answer, grant.as_ref()).await
+    }
+
+    /// What a refusal asks for. A credential that has ended is answered by some registries with 403 and no challenge.
+    fn challenge(&self, ask: &Ask<'_>, answer: &Response, grant: Option<&Arc<Grant>>) -> Option<Challenge> {
+        if !is_refused(answer) {
+            return None;
+        }
+        let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        match challenge::choose(challenge::parse(headers)) {
+            Some(challenge) if answer.status() == StatusCode::UNAUTHORIZED => Some(challenge),
+            _ => grant.and_then(|_| self.auth.challenge(ask.repository)),
+        }
     }
 
     /// Follows redirects from `url` on, which the registry or another redirect named.
@@ -200,7 +220,11 @@ impl Host {
                     _ => Err(Cause::BadRedirect("leads to neither http nor https")),
                 }
             }
-            _ => Err(refusal(response, grant.is_some_and(|grant| grant.with_credentials), &self.limits).await),
+            _ => Err(refusal(response, grant.is_some_and(|grant| grant.has_credentials()), &self.limits).await),
         }
     }
+}
+
+fn is_refused(answer: &Response) -> bool {
+    matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }

@@ -6,7 +6,7 @@
 //! lives when the registry does not answer. Documents are verified here, against digest and size.
 //!
 //! A layer is a [`Blob`], read by range. For a registry, a range becomes a chain of attempts at the hosts configured for it
-//! (`chain`); each attempt is one exchange (`host`) with its authorization (`auth`, `token`) and its redirects, gives a body
+//! (`chain`); each attempt is one exchange (`host`) with its authorization (`auth`, `credential`, `token`) and its redirects, gives a body
 //! that is watched for stalls and drips (`response`), and is resumed where it broke (`body`). Ranges are **not verified**
 //! here: only the caller knows the digest of a part.
 //!
@@ -19,6 +19,7 @@ mod cause;
 mod chain;
 mod challenge;
 mod client;
+mod credential;
 mod credential_helper;
 mod descriptor;
 mod docker_config;
@@ -45,6 +46,7 @@ mod token;
 
 pub use cause::{Cause, TlsTrouble};
 pub use client::{Client, ClientOptions};
+pub use credential::{Credential, CredentialProvider};
 pub use descriptor::Descriptor;
 pub use docker_config::DockerConfigError;
 pub use error::{Error, ErrorKind, RequestError};
@@ -55,4 +57,5 @@ pub use manifest::{DocumentError, DocumentKind, ImageManifest, choose_platform, 
 pub use media_type::{is_index, is_manifest};
 pub use platform::{Platform, PlatformError};
 pub use reference::{LayoutReference, Reference, ReferenceError, ReferenceProblem, RegistryReference};
+pub use secret::Secret;
 pub use source::{Blob, ByteStream, Source};

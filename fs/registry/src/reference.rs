@@ -82,6 +82,16 @@ pub enum ReferenceProblem {
     Layout,
 }
 
+impl Reference {
+    /// The same repository at `digest`, without a tag. `None` for a layout, whose references name no digest.
+    pub fn at_digest(&self, digest: Digest) -> Option<Self> {
+        match self {
+            Self::Registry(reference) => Some(Self::Registry(reference.at_digest(digest))),
+            Self::Layout(_) => None,
+        }
+    }
+}
+
 impl RegistryReference {
     /// The registry, as people write it: `docker.io`, `localhost:5000`.
     pub fn host(&self) -> &str {
@@ -345,6 +355,17 @@ mod tests {
         let Reference::Registry(hub) = "python".parse().unwrap() else { panic!("a registry reference") };
         assert_eq!(hub.api_host(), "registry-1.docker.io");
         assert_eq!((hub.host(), hub.repository(), hub.tag(), hub.digest()), ("docker.io", "library/python", Some("latest"), None));
+    }
+
+    #[test]
+    fn a_reference_is_pinned_whatever_it_named_before() {
+        let digest: Digest = DIGEST.parse().unwrap();
+        let other = Digest::of(b"other");
+        for text in ["r.example/a:tag".to_owned(), format!("r.example/a@{other}"), format!("r.example/a:tag@{other}")] {
+            let pinned = text.parse::<Reference>().unwrap().at_digest(digest).unwrap();
+            assert_eq!(pinned.to_string(), format!("r.example/a@{DIGEST}"), "{text}");
+        }
+        assert_eq!("oci:/a:tag".parse::<Reference>().unwrap().at_digest(digest), None);
     }
 
     #[test]

@@ -27,23 +27,21 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 pub(crate) struct Repository {
     registry: String,
     name: String,
-    scope: String,
     hosts: Vec<Arc<Host>>,
     limits: Arc<Limits>,
 }
 
 impl Repository {
     pub(crate) fn new(reference: &RegistryReference, hosts: Vec<Arc<Host>>, limits: Arc<Limits>) -> Self {
-        let name = reference.repository().to_owned();
-        Self { registry: reference.host().to_owned(), scope: format!("repository:{name}:pull"), name, hosts, limits }
+        Self { registry: reference.host().to_owned(), name: reference.repository().to_owned(), hosts, limits }
     }
 
     pub(crate) fn limits(&self) -> &Arc<Limits> {
         &self.limits
     }
 
-    pub(crate) fn scope(&self) -> &str {
-        &self.scope
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> String {
@@ -142,8 +140,8 @@ impl RegistrySource {
         accept: Option<&'static str>,
         target: Option<&Target>,
     ) -> Result<Answer, Cause> {
-        let scope = self.repository.scope();
-        host.send(&Ask { method, url: host.url(path), scope, accept, range: None, target }).await
+        let repository = self.repository.name();
+        host.send(&Ask { method, url: host.url(path), repository, accept, range: None, target }).await
     }
 
     /// What `tag` names at `host`. A `HEAD` is enough where the answer says all, and does not count as a pull.

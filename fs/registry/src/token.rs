@@ -13,7 +13,7 @@ use crate::api_url::is_loopback;
 use crate::auth::basic;
 use crate::cause::Cause;
 use crate::challenge::Challenge;
-use crate::docker_config::Credential;
+use crate::credential::Credential;
 use crate::limits::{Limits, TOKEN_ANSWER_MAX_BYTES, TOKEN_LIFETIME_DEFAULT};
 use crate::response::{limited_body, refusal};
 use crate::secret::{Secret, redacted};

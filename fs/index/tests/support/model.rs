@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use snap_index::{DirectoryId, ImageTree, Node};
+
 use super::layers::{Entry, Kind, Path};
 
 /// What one layer has at a path.
@@ -142,4 +144,30 @@ pub(crate) fn stack(image: &mut Image, layer: &Layer) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+/// The one layer that a tree with its whiteouts stands for. Its inodes are told by their owner; an implied directory has none.
+pub(crate) fn one_layer(tree: &ImageTree, layers: &[Vec<Entry>]) -> Layer {
+    let entry = |node: Node| {
+        let uid = tree.attributes(node).uid;
+        layers.iter().flatten().find(|entry| entry.uid == uid).cloned()
+    };
+    let mut layer = Layer::new();
+    let mut ahead = vec![(DirectoryId::ROOT, Path::new())];
+    while let Some((directory, path)) = ahead.pop() {
+        for (name, node) in tree.entries(directory, 0) {
+            let mut path = path.clone();
+            path.push(String::from_utf8(name.to_vec()).unwrap());
+            let unpacked = match node {
+                Node::Directory(inner) => {
+                    ahead.push((inner, path.clone()));
+                    Unpacked::Directory { entry: entry(node), opaque: tree.is_opaque(inner) }
+                }
+                Node::File(_) | Node::Relinked(_) => Unpacked::File(entry(node).unwrap()),
+                Node::Whiteout => Unpacked::Whiteout,
+            };
+            layer.insert(path, unpacked);
+        }
+    }
+    layer
 }

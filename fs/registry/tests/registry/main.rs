@@ -8,6 +8,7 @@ mod contract;
 mod faults;
 mod images;
 mod mirrors;
+mod provided;
 mod redirects;
 mod tls;
 
@@ -57,14 +58,17 @@ impl Setup {
         path
     }
 
-    fn client(&self) -> Client {
-        Client::new(ClientOptions {
+    fn options(&self) -> ClientOptions {
+        ClientOptions {
             docker_config: Some(self.dir.path().join("config.json")),
             hosts_dirs: vec![self.dir.path().join("certs.d")],
             limits: self.limits.clone(),
             ..ClientOptions::default()
-        })
-        .unwrap()
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.options()).unwrap()
     }
 
     fn source(&self, reference: &str) -> Arc<dyn Source> {

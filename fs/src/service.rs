@@ -1,0 +1,188 @@
+//! Layers and trees for containerd's snapshots: opened as they are asked for, shown below one mount, given up when no snapshot has them
+//! any more.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use snap_cache::Cache;
+use snap_digest::Digest;
+use snap_registry::Platform;
+
+use crate::connection::{Connection, Served};
+use crate::error::{ConnectionError, FsError, LayerError};
+use crate::forest::{Forest, Trees};
+use crate::fuse::Coat;
+use crate::image::Engine;
+use crate::ladder::Shared;
+use crate::limits;
+use crate::open_layers::OpenLayers;
+use crate::progress::Progress;
+use crate::remote::{RemoteLayer, Run, WantedLayer};
+use crate::status::ServiceStatus;
+use crate::wanted::{Images, find_layer};
+
+/// How layers are served.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// Where the one mount is.
+    pub mount_dir: PathBuf,
+    /// What images are for where a client does not say which manifest it means.
+    pub platform: Platform,
+    /// How long a read may wait for the network before it fails with EIO.
+    pub read_deadline: Duration,
+    /// Whether everything is fetched behind the reads.
+    pub background: bool,
+    /// Whether layers that no snapshot has any more stay until the store is over its budget. Otherwise they go at once.
+    pub keep_unused: bool,
+}
+
+/// Serves layers to containerd.
+pub struct LayerService {
+    options: ServiceOptions,
+    cache: Cache,
+    images: Images,
+    layers: Arc<OpenLayers>,
+    trees: Arc<Trees>,
+}
+
+impl LayerService {
+    /// Serves nothing yet. Must be called within a tokio runtime.
+    pub fn new(engine: Engine, options: ServiceOptions) -> Arc<Self> {
+        let cache = engine.cache().clone();
+        let shared = Shared::new(cache.clone(), Arc::<Progress>::default());
+        let layers = OpenLayers::new(engine.client().clone(), shared, options.background);
+        let trees = Trees::new(Arc::clone(&layers));
+        let images = Images::new(engine, options.platform.clone());
+        Arc::new(Self { options, cache, images, layers, trees })
+    }
+
+    /// Answers the kernel on a connection that is mounted at the service's directory.
+    ///
+    /// # Errors
+    /// As [`Connection::serve`].
+    pub fn serve(&self, connection: Connection) -> Result<Served, ConnectionError> {
+        let coat = Coat {
+            forest: Forest::Directory(Arc::clone(&self.trees)),
+            space: Some(self.cache.dir().to_owned()),
+            counters: Arc::clone(&self.layers.shared().counters),
+            runtime: tokio::runtime::Handle::current(),
+            read_deadline: self.options.read_deadline,
+        };
+        connection.serve(coat, limits::FUSE_THREADS)
+    }
+
+    /// Takes up what an earlier process served: from now on every number that the kernel may hold is known. Opens nothing, asks nobody.
+    ///
+    /// # Errors
+    /// None for the whole: what cannot be shown is logged, and its readers get ESTALE.
+    pub fn restore(&self, runs: &[Run]) {
+        for run in runs {
+            if let Err(error) = self.trees.plant(run) {
+                tracing::error!(%error, "a tree of an earlier run cannot be shown again");
+            }
+        }
+    }
+
+    /// Opens the layers of an earlier process from the local store, and goes on fetching what they lack. Whatever cannot be opened is
+    /// logged and left for its next use.
+    pub async fn warm_up(&self, layers: Vec<RemoteLayer>) {
+        let open = Arc::clone(&self.layers);
+        let work = move || {
+            for layer in layers {
+                if let Err(error) = open.reopen(&layer) {
+                    tracing::error!(%error, "a layer of an earlier run cannot be opened");
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::error!(%error, "opening the layers of an earlier run failed");
+        }
+    }
+
+    /// Makes a layer servable, and starts on those that will be asked for next. Where the layer has to be streamed, this takes as long
+    /// as its download.
+    ///
+    /// # Errors
+    /// See [`FsError::is_unservable`] and [`FsError::is_temporary`].
+    pub async fn open(&self, wanted: &WantedLayer) -> Result<RemoteLayer, Arc<FsError>> {
+        let image = self.images.find(wanted).await?;
+        let found = find_layer(&image, wanted)?;
+        let opening = self.layers.open(found.descriptor, found.diff_id, &image.reference);
+        for (descriptor, &diff_id) in image.manifest.layers.iter().zip(&image.config.diff_ids) {
+            if wanted.others.contains(&descriptor.digest) && descriptor.digest != found.descriptor.digest {
+                let (layers, descriptor, reference) = (Arc::clone(&self.layers), descriptor.clone(), image.reference.clone());
+                tokio::spawn(async move {
+                    // Whoever asks for it will be told.
+                    if let Err(error) = layers.open_ahead(&descriptor, diff_id, &reference).await {
+                        tracing::debug!(%error, "a layer could not be opened ahead");
+                    }
+                });
+            }
+        }
+        opening.await?;
+        Ok(RemoteLayer::new(found.descriptor, found.diff_id, &image.reference))
+    }
+
+    /// The directory that shows a run of layers. No registry is asked where their indexes are here.
+    ///
+    /// # Errors
+    /// A layer's that cannot be opened; [`FsError::Tree`].
+    pub async fn lower(&self, run: &Run) -> Result<PathBuf, Arc<FsError>> {
+        let opening =
+            run.layers.iter().map(|layer| async move { self.layers.open(&layer.descriptor(), layer.diff_id, &layer.reference).await });
+        // They stay alive until the tree has them.
+        let _opened = try_join_all(opening).await?;
+        let prefix = self.trees.plant(run)?;
+        let trees = Arc::clone(&self.trees);
+        let opened = tokio::task::spawn_blocking(move || trees.get(prefix).map(|tree| trees.open_saying_why(&tree)));
+        match opened.await.map_err(FsError::from)? {
+            Some(Ok(_)) => Ok(self.options.mount_dir.join(prefix.to_string())),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(Arc::new(LayerError::NotHere.of(run.layers[0].digest))),
+        }
+    }
+
+    /// Bytes that a layer takes on disk, and the number of its inodes. Zeros for one that is not open.
+    pub fn usage(&self, layer: &Digest) -> (u64, u64) {
+        self.layers.get(layer).map_or((0, 0), |layer| (layer.present_bytes(), u64::from(layer.index().inode_count())))
+    }
+
+    /// Gives up every layer and tree that is not named here, and the disk they took.
+    pub async fn retain(&self, layers: &HashSet<Digest>, runs: &[Run]) {
+        let felled = self.trees.retain(runs);
+        let closed = self.layers.retain(layers);
+        tracing::debug!(trees = felled.len(), layers = closed.len(), "given up");
+        if closed.is_empty() {
+            return;
+        }
+        let (cache, keep_unused) = (self.cache.clone(), self.options.keep_unused);
+        let freeing = tokio::task::spawn_blocking(move || if keep_unused { enforce(&cache) } else { remove(&cache, &closed) });
+        if let Err(error) = freeing.await {
+            tracing::error!(%error, "freeing the disk failed");
+        }
+    }
+
+    /// How it is.
+    pub fn status(&self) -> ServiceStatus {
+        ServiceStatus::of(&self.options.mount_dir, &self.layers, &self.trees)
+    }
+}
+
+fn enforce(cache: &Cache) {
+    if let Err(error) = cache.enforce_budget() {
+        tracing::warn!(%error, "cannot bring the store within its budget");
+    }
+}
+
+fn remove(cache: &Cache, layers: &[Digest]) {
+    for layer in layers {
+        match cache.remove(layer) {
+            // Another process has it mounted, or a read of it is not over.
+            Ok(_) | Err(snap_cache::Error::InUse { .. } | snap_cache::Error::NotCached { .. }) => {}
+            Err(error) => tracing::warn!(%layer, %error, "cannot remove a layer"),
+        }
+    }
+}
