@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Mount(Box<MountArgs>),
     #[command(alias = "unmount")]
     Umount(UmountArgs),
+    Serve(ServeArgs),
     Status(StatusArgs),
     Inspect(InspectArgs),
     Cache(CacheArgs),
@@ -141,10 +142,42 @@ pub(crate) struct UmountArgs {
     pub(crate) dir: PathBuf,
 }
 
-/// Show what is mounted, and how much of it is here.
+/// Serve containerd: pulled images start without being unpacked.
+///
+/// Is containerd's remote snapshotter, for docker, Kubernetes and other clients of containerd. It listens on a socket that containerd's
+/// configuration names as a proxy plugin; docs/CONTAINERD.md, DOCKER.md and KUBERNETES.md say how. A layer that is pulled is shown below
+/// one mount at once, fetched as it is read, and the rest of it behind.
+///
+/// It can be stopped, killed and replaced under running containers: their files wait, and the next one started with the same
+/// directories goes on with them. To take everything away, remove the containers and images, stop it, and unmount STATE/fs.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  snap serve --print-config >/etc/snap/config.toml
+  snap serve
+  snap serve --root /data/snap --socket /run/snap/snap.sock")]
+pub(crate) struct ServeArgs {
+    /// Read the configuration from this file [default: /etc/snap/config.toml, where there is one].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Keep layers and snapshots in this directory [default: /var/lib/snap].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Keep sockets and the mount in this directory, which must be empty after a boot [default: /run/snap].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Listen here [default: snap.sock in the state directory].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print the configuration that would be used, every key explained, and serve nothing.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+/// Show what is mounted and served, and how much of it is here.
 ///
 /// Lists the mounts of this user: the image, who serves it, what of each layer is here, what was fetched, and which reads waited or
-/// failed. Where the process that served a mount has died, that is said.
+/// failed. Where the process that served a mount has died, that is said. For root, and where `snap serve` runs, what that serves comes
+/// first, with the layers that were left to containerd to unpack, and why.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   snap status
@@ -153,6 +186,9 @@ pub(crate) struct StatusArgs {
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Where `snap serve` has its sockets.
+    #[arg(long, value_name = "DIR", default_value = "/run/snap")]
+    pub(crate) state: PathBuf,
     /// Only what is mounted here.
     pub(crate) dir: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
-//! The control socket: whoever connects is told how the mount is, in one line of JSON.
+//! The control socket: whoever connects is told how the mount, or the service, is, in one line of JSON.
 //!
-//! The line is an [`ImageStatus`], or `null` while the image is being opened.
+//! The line is what the process gave it to tell, or `null` as long as there is nothing: while an image is being opened.
 
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use snap_fs::{ImageStatus, OpenImage};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -18,9 +21,12 @@ use tokio::time::timeout;
 
 use crate::limits;
 
+/// Looks at what is to be told, as JSON.
+type Look = Box<dyn Fn() -> BoxFuture<'static, serde_json::Result<Vec<u8>>> + Send + Sync>;
+
 /// Answers until it is dropped.
 pub(crate) struct Control {
-    image: Arc<OnceLock<Arc<OpenImage>>>,
+    look: Arc<OnceLock<Look>>,
     listening: JoinHandle<()>,
 }
 
@@ -30,15 +36,29 @@ impl Control {
         let listener = UnixListener::bind(path)?;
         // The folder around it is this user's alone already.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        let image: Arc<OnceLock<Arc<OpenImage>>> = Arc::default();
-        let listening = tokio::spawn(listen(listener, Arc::clone(&image)));
-        Ok(Self { image, listening })
+        let look: Arc<OnceLock<Look>> = Arc::default();
+        let listening = tokio::spawn(listen(listener, Arc::clone(&look)));
+        Ok(Self { look, listening })
     }
 
-    /// From now on the answer is about this image.
-    pub(crate) fn serves(&self, image: &Arc<OpenImage>) {
+    /// As [`Self::start`], in the place of what a killed process left.
+    pub(crate) fn start_anew(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => Self::start(path),
+        }
+    }
+
+    /// From now on the answer is what `look` gives.
+    pub(crate) fn tells<T: Serialize, F>(&self, look: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
         // It is set once, by the only caller.
-        let _ = self.image.set(Arc::clone(image));
+        let _ = self.look.set(Box::new(move || {
+            let looking = look();
+            async move { serde_json::to_vec(&looking.await) }.boxed()
+        }));
     }
 }
 
@@ -48,15 +68,15 @@ impl Drop for Control {
     }
 }
 
-async fn listen(listener: UnixListener, image: Arc<OnceLock<Arc<OpenImage>>>) {
+async fn listen(listener: UnixListener, look: Arc<OnceLock<Look>>) {
     let callers = Arc::new(Semaphore::new(limits::CONTROL_CALLERS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&callers).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((caller, _)) => {
-                let image = Arc::clone(&image);
+                let look = Arc::clone(&look);
                 tokio::spawn(async move {
-                    match timeout(limits::CONTROL_TIMEOUT, answer(caller, &image)).await {
+                    match timeout(limits::CONTROL_TIMEOUT, answer(caller, &look)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => tracing::debug!(%error, "a caller of the control socket left"),
                         Err(_) => tracing::debug!("a caller of the control socket did not read its answer"),
@@ -73,16 +93,18 @@ async fn listen(listener: UnixListener, image: Arc<OnceLock<Arc<OpenImage>>>) {
     }
 }
 
-async fn answer(mut caller: UnixStream, image: &OnceLock<Arc<OpenImage>>) -> io::Result<()> {
-    let status = image.get().map(|image| ImageStatus::of(image));
-    let mut line = serde_json::to_vec(&status)?;
+async fn answer(mut caller: UnixStream, look: &OnceLock<Look>) -> io::Result<()> {
+    let mut line = match look.get() {
+        Some(look) => look().await?,
+        None => b"null".to_vec(),
+    };
     line.push(b'\n');
     caller.write_all(&line).await?;
     caller.shutdown().await
 }
 
-/// Asks the process that listens at `path`. Nothing: the image is being opened.
-pub(crate) fn ask(path: &Path) -> anyhow::Result<Option<ImageStatus>> {
+/// Asks the process that listens at `path`. Nothing: it has nothing to tell yet.
+pub(crate) fn ask<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let caller = BlockingStream::connect(path).context("cannot reach the process")?;
     caller.set_read_timeout(Some(limits::CONTROL_TIMEOUT))?;
     let mut line = Vec::new();
@@ -102,7 +124,7 @@ mod tests {
         let asked = path.clone();
         // Callers that never read do not keep others from being answered.
         let _idle: Vec<_> = (1..limits::CONTROL_CALLERS_MAX).map(|_| BlockingStream::connect(&path).unwrap()).collect();
-        let status = tokio::task::spawn_blocking(move || ask(&asked)).await.unwrap().unwrap();
+        let status = tokio::task::spawn_blocking(move || ask::<String>(&asked)).await.unwrap().unwrap();
         assert!(status.is_none());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -110,6 +132,6 @@ mod tests {
     #[test]
     fn a_process_that_is_not_there_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(ask(&dir.path().join("sock")).unwrap_err().to_string().contains("cannot reach"));
+        assert!(ask::<String>(&dir.path().join("sock")).unwrap_err().to_string().contains("cannot reach"));
     }
 }

@@ -1,11 +1,12 @@
 //! From options to the registry client, the local store and the engine over both.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use snap_cache::{Cache, CacheOptions};
 use snap_fs::Engine;
-use snap_registry::{Client, ClientOptions};
+use snap_registry::{Client, ClientOptions, CredentialProvider};
 
 use crate::args::{RegistryArgs, StoreArgs};
 
@@ -24,6 +25,8 @@ pub(crate) struct RegistryOptions {
     pub(crate) certs_dirs: Vec<PathBuf>,
     /// None: the usual place.
     pub(crate) docker_config: Option<PathBuf>,
+    /// Who is asked for credentials first.
+    pub(crate) credentials: Option<Arc<dyn CredentialProvider>>,
 }
 
 /// A path that does not depend on the working directory.
@@ -43,7 +46,7 @@ pub(crate) fn registry_options(args: &RegistryArgs) -> anyhow::Result<RegistryOp
     // The client looks there only later, when the process may have left its working directory.
     let docker_config = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty());
     let docker_config = docker_config.map(|dir| absolute(&Path::new(&dir).join("config.json"))).transpose()?;
-    Ok(RegistryOptions { plain_http: args.plain_http, certs_dirs, docker_config })
+    Ok(RegistryOptions { plain_http: args.plain_http, certs_dirs, docker_config, credentials: None })
 }
 
 /// Opens the local store.
@@ -55,8 +58,12 @@ pub(crate) fn open_cache(options: &StoreOptions) -> anyhow::Result<Cache> {
 /// Opens the store and sets up the client. Contacts nobody.
 pub(crate) fn open_engine(store: &StoreOptions, registry: &RegistryOptions) -> anyhow::Result<Engine> {
     let cache = open_cache(store)?;
-    let mut options =
-        ClientOptions { plain_http: registry.plain_http, docker_config: registry.docker_config.clone(), ..Default::default() };
+    let mut options = ClientOptions {
+        credentials: registry.credentials.clone(),
+        plain_http: registry.plain_http,
+        docker_config: registry.docker_config.clone(),
+        ..Default::default()
+    };
     if !registry.certs_dirs.is_empty() {
         options.hosts_dirs.clone_from(&registry.certs_dirs);
     }

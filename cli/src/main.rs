@@ -2,10 +2,13 @@
 //!
 //! `snap mount` ([`mount`]) starts this program again as the process that serves ([`serve`]); that one reports over a pipe ([`report`])
 //! until the mount is committed, and leaves a record in the state folder ([`state`]) by which `snap status` and `snap umount` find it.
+//! `snap serve` ([`service`]) is containerd's snapshotter, whose FUSE connection outlives it ([`connection`]).
 //! Standard output is data, standard error is talk.
 
 mod args;
 mod cache;
+mod config;
+mod connection;
 mod console;
 mod control;
 mod engine;
@@ -20,6 +23,7 @@ mod overlay;
 mod process;
 mod report;
 mod serve;
+mod service;
 mod signals;
 mod size;
 mod state;
@@ -35,6 +39,9 @@ use clap::Parser;
 use crate::args::{Cli, Command, IndexCommand, MountArgs};
 
 fn main() -> ExitCode {
+    if let Some(socket) = connection::as_keeper() {
+        return connection::keep(&socket);
+    }
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,
@@ -46,9 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
-    log::start(cli.verbose, cli.log_json, cli.as_daemon)?;
+    let is_service = matches!(cli.command, Command::Serve(_));
+    log::start(cli.verbose, cli.log_json, cli.as_daemon || is_service)?;
     match &cli.command {
         Command::Mount(args) => return mount(args, cli.as_daemon),
+        Command::Serve(args) => return service::serve(args),
         Command::Umount(args) => umount::umount(args)?,
         Command::Status(args) => status::status(args)?,
         Command::Inspect(args) => wait_for(inspect::inspect(args))??,

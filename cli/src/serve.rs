@@ -109,7 +109,8 @@ async fn serve(job: &Job, reporter: &mut Reporter, signals: &mut Signals, detach
     let mut view = View::mount(&image, &dir, changes.as_deref(), claim.folder(), &job.mount)
         .with_context(|| format!("cannot mount {} at {}", image.reference(), dir.display()))?;
     claim.record_mount()?;
-    control.serves(&image);
+    let told = Arc::clone(&image);
+    control.tells(move || std::future::ready(ImageStatus::of(&told)));
     let fetching = job.background.then(|| tokio::spawn(fetch_all(Arc::clone(&image))));
     let outcome = || Outcome {
         dir: dir.clone(),

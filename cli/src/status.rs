@@ -1,20 +1,24 @@
 //! `snap status`: what is mounted, and how much of it is here.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde::Serialize;
-use snap_fs::{ImageStatus, Rung};
+use snap_fs::{Costs, ImageStatus, LayerStatus, Rung};
 
 use crate::args::StatusArgs;
 use crate::control::ask;
+use crate::service;
 use crate::size::{human, human_part};
 use crate::state::{Entry, Phase, State};
 use crate::view::mount_point;
 
 #[derive(Serialize)]
 struct Mounts {
+    /// What `snap serve` serves, where it runs and this user may ask it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<service::Status>,
     mounts: Vec<MountStatus>,
 }
 
@@ -64,15 +68,49 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
             bail!("no image of this user's is mounted at {}\nhint: snap status lists all", dir.display());
         }
     }
-    let mounts = Mounts { mounts: entries.into_iter().map(look).collect() };
+    let service = match &args.dir {
+        Some(_) => None,
+        None => look_at_service(&args.state)?,
+    };
+    let mounts = Mounts { service, mounts: entries.into_iter().map(look).collect() };
     let mut out = io::stdout().lock();
     if args.json {
         serde_json::to_writer(&mut out, &mounts)?;
         writeln!(out)?;
-    } else if mounts.mounts.is_empty() {
+    } else if mounts.mounts.is_empty() && mounts.service.is_none() {
         eprintln!("nothing is mounted");
     } else {
+        mounts.service.iter().try_for_each(|service| print_service(service, &mut out))?;
         mounts.mounts.iter().try_for_each(|mount| print(mount, &mut out))?;
+    }
+    Ok(())
+}
+
+/// Nothing where no service runs, or where it is not this user's.
+fn look_at_service(state: &Path) -> anyhow::Result<Option<service::Status>> {
+    let socket = service::control_socket(state);
+    match std::os::unix::net::UnixStream::connect(&socket) {
+        Ok(_) => ask(&socket),
+        Err(_) => Ok(None),
+    }
+}
+
+fn print_service(service: &service::Status, out: &mut impl Write) -> io::Result<()> {
+    let layers = &service.layers;
+    let here = if layers.complete { "complete" } else { "not complete" };
+    writeln!(out, "{}  containerd's snapshots", service.socket.display())?;
+    writeln!(out, "  served by process {}; {} layers, {here}", service.pid, layers.layers.len())?;
+    print_costs(&layers.costs, out)?;
+    print_layers(&layers.layers, out)?;
+    let snapshots = match &service.snapshots {
+        Ok(snapshots) => snapshots,
+        Err(why) => return writeln!(out, "  the snapshots are not known: {why}"),
+    };
+    let snap_snapshotter::Status { active, views, unpacked, served, refusals } = snapshots;
+    writeln!(out, "  snapshots: {served} served, {unpacked} unpacked, {active} active, {views} views")?;
+    for refusal in refusals {
+        let image = refusal.reference.as_deref().unwrap_or("an image that the client did not name");
+        writeln!(out, "  left to containerd: {} of {image}: {}", refusal.chain_id, refusal.reason)?;
     }
     Ok(())
 }
@@ -122,17 +160,25 @@ fn print_image(status: &ImageStatus, pid: i32, out: &mut impl Write) -> io::Resu
     if let Some(why) = &status.stale {
         writeln!(out, "  what the image was called before, because the registry cannot be asked: {why}")?;
     }
-    let waited = status.read_wait_ms as f64 / 1000.0;
+    print_costs(&status.costs, out)?;
+    print_layers(&status.layers, out)
+}
+
+fn print_costs(costs: &Costs, out: &mut impl Write) -> io::Result<()> {
+    let waited = costs.read_wait_ms as f64 / 1000.0;
     writeln!(
         out,
         "  fetched {} in {} requests; {} reads waited, {waited:.1} s together; {} failed",
-        human(status.bytes_fetched),
-        status.requests,
-        status.reads_waited,
-        status.reads_failed
-    )?;
+        human(costs.bytes_fetched),
+        costs.requests,
+        costs.reads_waited,
+        costs.reads_failed
+    )
+}
+
+fn print_layers(layers: &[LayerStatus], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  {:12}  {:14}  {:>10}  HERE", "LAYER", "OPENED BY", "BLOB")?;
-    for layer in &status.layers {
+    for layer in layers {
         let opened_by = match layer.opened_by {
             Rung::LocalIndex => "local index",
             Rung::Estargz => "eStargz",

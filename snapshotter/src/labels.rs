@@ -1,0 +1,180 @@
+//! Labels and names: what clients may send, and what they mean to a layer.
+
+use snap_digest::Digest;
+use snap_fs::WantedLayer;
+
+use crate::error::Error;
+use crate::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_OTHER_LAYERS};
+use crate::record::Labels;
+
+/// Asks whether a layer is here already; its value is the layer's chain ID. containerd's client library sets it.
+pub(crate) const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
+/// `<container ID>:<host ID>:<length>`, from clients that found the capability `remap-ids`.
+pub(crate) const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
+/// The same for groups.
+pub(crate) const GID_MAPPING: &str = "containerd.io/snapshot/gidmapping";
+
+/// How one family of clients says which image a layer belongs to.
+struct Dialect {
+    reference: &'static str,
+    manifest: Option<&'static str>,
+    layer: &'static str,
+    layers: &'static str,
+}
+
+const DIALECTS: [Dialect; 2] = [
+    // The CRI plugin, docker, nerdctl.
+    Dialect {
+        reference: "containerd.io/snapshot/cri.image-ref",
+        manifest: Some("containerd.io/snapshot/cri.manifest-digest"),
+        layer: "containerd.io/snapshot/cri.layer-digest",
+        layers: "containerd.io/snapshot/cri.image-layers",
+    },
+    // ctr-remote.
+    Dialect {
+        reference: "containerd.io/snapshot/remote/stargz.reference",
+        manifest: None,
+        layer: "containerd.io/snapshot/remote/stargz.digest",
+        layers: "containerd.io/snapshot/remote/stargz.layers",
+    },
+];
+
+/// Checks a name that snapshots are filed under: any text, since it never becomes the name of a file.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
+    match name.len() {
+        1..=MAX_NAME_BYTES => Ok(()),
+        actual_bytes => Err(Error::BadName { what, actual_bytes }),
+    }
+}
+
+/// Checks labels, and leaves out those without a value, as containerd's own snapshotters do.
+pub(crate) fn check_labels(mut labels: Labels) -> Result<Labels, Error> {
+    if labels.len() > MAX_LABELS {
+        return Err(Error::TooManyLabels { count: labels.len() });
+    }
+    for (key, value) in &labels {
+        let actual_bytes = key.len() + value.len();
+        if actual_bytes > MAX_LABEL_BYTES {
+            return Err(Error::LabelTooLong { key: clip(key), actual_bytes });
+        }
+    }
+    labels.retain(|_, value| !value.is_empty());
+    Ok(labels)
+}
+
+/// Changes `labels` as an update asks: the fields that `paths` names become what `given` has for them; without paths, all do.
+pub(crate) fn apply_update(labels: &mut Labels, given: &Labels, paths: &[String]) -> Result<(), Error> {
+    if paths.is_empty() {
+        labels.clone_from(given);
+    }
+    for path in paths {
+        if path == "labels" {
+            labels.clone_from(given);
+        } else if let Some(key) = path.strip_prefix("labels.") {
+            match given.get(key) {
+                Some(value) => labels.insert(key.to_owned(), value.clone()),
+                None => labels.remove(key),
+            };
+        } else {
+            return Err(Error::BadField { field: clip(path) });
+        }
+    }
+    *labels = check_labels(std::mem::take(labels))?;
+    Ok(())
+}
+
+/// The layer that `labels` ask for as `target`, or why it cannot be looked for.
+pub(crate) fn wanted_layer(target: &str, labels: &Labels) -> Result<WantedLayer, String> {
+    let chain_id: Digest = target.parse().map_err(|error| format!("{SNAPSHOT_REF} is not a chain ID: {error}"))?;
+    let Some((dialect, reference)) = DIALECTS.iter().find_map(|dialect| Some((dialect, labels.get(dialect.reference)?))) else {
+        return Err("the client does not say which image the layer belongs to".to_owned());
+    };
+    let digest = |label: &str| match labels.get(label) {
+        None => Ok(None),
+        Some(text) => text.parse::<Digest>().map(Some).map_err(|error| format!("{label} is not a digest: {error}")),
+    };
+    let layer = digest(dialect.layer)?;
+    let manifest = dialect.manifest.map_or(Ok(None), digest)?;
+    // The list is a hint: what cannot be read of it is left out.
+    let listed = labels.get(dialect.layers).map_or("", String::as_str).split(',').filter_map(|text| text.trim().parse().ok());
+    let others = listed.filter(|other| Some(*other) != layer).take(MAX_OTHER_LAYERS).collect();
+    Ok(WantedLayer { chain_id, reference: reference.clone(), manifest, layer, others })
+}
+
+/// The beginning of a text from outside, short enough for a message.
+pub(crate) fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn digest(byte: u8) -> Digest {
+        Digest::from_bytes([byte; 32])
+    }
+
+    #[test]
+    fn the_cri_labels_name_the_layer_its_image_and_those_above() {
+        let list = format!("{},{},nonsense,{}", digest(1), digest(2), digest(3));
+        let given = labels(&[
+            ("containerd.io/snapshot/cri.image-ref", "127.0.0.1:5000/app:1"),
+            ("containerd.io/snapshot/cri.manifest-digest", &digest(9).to_string()),
+            ("containerd.io/snapshot/cri.layer-digest", &digest(1).to_string()),
+            ("containerd.io/snapshot/cri.image-layers", &list),
+        ]);
+        let wanted = wanted_layer(&digest(7).to_string(), &given).unwrap();
+        let expected = WantedLayer {
+            chain_id: digest(7),
+            reference: "127.0.0.1:5000/app:1".to_owned(),
+            manifest: Some(digest(9)),
+            layer: Some(digest(1)),
+            others: vec![digest(2), digest(3)],
+        };
+        assert_eq!(wanted, expected);
+    }
+
+    #[test]
+    fn the_labels_of_ctr_remote_are_understood() {
+        let given = labels(&[
+            ("containerd.io/snapshot/remote/stargz.reference", "registry.example/app@sha256:x"),
+            ("containerd.io/snapshot/remote/stargz.digest", &digest(1).to_string()),
+            ("containerd.io/snapshot/remote/stargz.layers", &format!("{},{}", digest(1), digest(2))),
+        ]);
+        let wanted = wanted_layer(&digest(7).to_string(), &given).unwrap();
+        assert_eq!((wanted.layer, wanted.manifest, wanted.others), (Some(digest(1)), None, vec![digest(2)]));
+    }
+
+    #[test]
+    fn a_layer_of_no_known_image_or_of_no_chain_is_not_looked_for() {
+        assert!(wanted_layer(&digest(7).to_string(), &Labels::new()).unwrap_err().contains("which image"));
+        assert!(wanted_layer("../../etc", &Labels::new()).unwrap_err().contains("not a chain ID"));
+        let bad = labels(&[("containerd.io/snapshot/cri.image-ref", "a"), ("containerd.io/snapshot/cri.layer-digest", "md5:1")]);
+        assert!(wanted_layer(&digest(7).to_string(), &bad).unwrap_err().contains("cri.layer-digest"));
+    }
+
+    #[test]
+    fn an_update_touches_only_the_fields_it_names() {
+        let before = labels(&[("keep", "1"), ("change", "1"), ("drop", "1")]);
+        let mut after = before.clone();
+        let given = labels(&[("change", "2"), ("ignored", "2")]);
+        apply_update(&mut after, &given, &["labels.change".to_owned(), "labels.drop".to_owned(), "labels.a.b".to_owned()]).unwrap();
+        assert_eq!(after, labels(&[("keep", "1"), ("change", "2")]));
+        apply_update(&mut after, &given, &[]).unwrap();
+        assert_eq!(after, given);
+        assert!(matches!(apply_update(&mut after, &given, &["parent".to_owned()]), Err(Error::BadField { .. })));
+    }
+
+    #[test]
+    fn labels_are_bounded_and_empty_ones_dropped() {
+        let value = "v".repeat(MAX_LABEL_BYTES - 1);
+        assert_eq!(check_labels(labels(&[("k", &value), ("empty", "")])).unwrap().len(), 1);
+        assert!(matches!(check_labels(labels(&[("kk", &value)])), Err(Error::LabelTooLong { .. })));
+        let many = (0..=MAX_LABELS).map(|n| (n.to_string(), "v".to_owned())).collect();
+        assert!(matches!(check_labels(many), Err(Error::TooManyLabels { .. })));
+    }
+}

@@ -1,0 +1,67 @@
+//! Every limit of this crate.
+
+/// The longest name of a snapshot, in bytes. containerd's own are `<namespace>/<number>/<key>`, a few hundred bytes at most.
+pub const MAX_NAME_BYTES: usize = 4 << 10;
+
+/// The most bytes of one label, key and value together: containerd's own limit.
+pub const MAX_LABEL_BYTES: usize = 4 << 10;
+
+/// The most labels of one snapshot.
+pub const MAX_LABELS: usize = 256;
+
+/// The most filters of one List; containerd sends one or two.
+pub const MAX_FILTERS: usize = 64;
+
+/// The longest filter, in bytes: room for a longest label and a longest name.
+pub const MAX_FILTER_BYTES: usize = 16 << 10;
+
+/// The most memory that one compiled regular expression of a filter takes, in bytes.
+pub const MAX_REGEX_BYTES: usize = 1 << 20;
+
+/// The most layers whose digests are taken from one label; longer lists are cut.
+pub const MAX_OTHER_LAYERS: usize = 512;
+
+/// The most ancestors of a snapshot. The kernel stacks at most 500 lower directories.
+pub const MAX_ANCESTORS: usize = 1_000;
+
+/// The largest request that is read, in bytes: a longest name and the most labels fit.
+pub const MAX_REQUEST_BYTES: usize = 4 << 20;
+
+/// How many snapshots one message of a List holds at most.
+pub const LIST_BATCH: usize = 100;
+
+/// How large one message of a List grows before the next is begun, in bytes. Clients accept 4 MiB at least.
+pub const LIST_BATCH_BYTES: usize = 1 << 20;
+
+/// The longest message of a gRPC status, in bytes: it travels in a header.
+pub const MAX_STATUS_BYTES: usize = 4 << 10;
+
+/// How many calls a connection may have in flight.
+pub const MAX_CALLS_PER_CONNECTION: u32 = 1_000;
+
+/// How long calls in flight may go on after a shutdown was asked for, in milliseconds.
+pub const SHUTDOWN_GRACE_MS: u64 = 5_000;
+
+/// How many answers "not this layer" are remembered for people.
+pub const MAX_REFUSALS: usize = 64;
+
+/// The most memory that the database keeps of its file, in bytes.
+pub const DATABASE_CACHE_BYTES: usize = 16 << 20;
+
+/// For how many images a credential that came with a pull is kept; the least recently used goes first.
+pub const MAX_CRI_CREDENTIALS: usize = 512;
+
+/// The longest credential that is kept, in bytes, name and password together.
+pub const MAX_CRI_CREDENTIAL_BYTES: usize = 16 << 10;
+
+/// The largest file of credentials that is read, in bytes: the most and longest, each byte escaped in six, with their names.
+pub const MAX_CRI_CREDENTIALS_FILE_BYTES: u64 = (MAX_CRI_CREDENTIALS * (6 * MAX_CRI_CREDENTIAL_BYTES + 1024)) as u64;
+
+/// The largest request to pull an image that is read, in bytes.
+pub const MAX_CRI_PULL_BYTES: usize = 1 << 20;
+
+/// The most bytes of headers that are taken from containerd's answer: an error's whole message is one.
+pub const MAX_CRI_HEADERS_BYTES: u32 = 1 << 20;
+
+/// How long connecting to containerd's CRI may take, in milliseconds.
+pub const CRI_CONNECT_TIMEOUT_MS: u64 = 5_000;
