@@ -201,9 +201,15 @@ mod tests {
         };
         assert_eq!(Config::parse(&all.text()).unwrap(), all);
         // What is commented out is an example that can be used.
-        let examples = Config::default().text().replace("\n# socket", "\nsocket").replace("\n# docker_config", "\ndocker_config");
-        let examples = examples.replace("\n# budget", "\nbudget").replace("\n# containerd", "\ncontainerd");
-        Config::parse(&examples.replace("\n# keep_credentials", "\nkeep_credentials")).unwrap().check().unwrap();
+        let is_key = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let used = |line: &str| match line.strip_prefix("# ").filter(|line| line.split_once(" = ").is_some_and(|(key, _)| is_key(key))) {
+            Some(example) => format!("{example}\n"),
+            None => format!("{line}\n"),
+        };
+        let examples: String = Config::default().text().lines().map(used).collect();
+        let config = Config::parse(&examples).unwrap();
+        config.check().unwrap();
+        assert!(config.cri.keep_credentials.is_some() && config.store.budget.is_some() && config.socket.is_some());
     }
 
     #[test]

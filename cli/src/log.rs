@@ -29,7 +29,8 @@ pub(crate) fn start(verbosity: u8, json: bool, in_background: bool) -> anyhow::R
     };
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Log);
     if json {
-        logger.json().init();
+        // A field is a key of its own, where tools that read such logs look for it.
+        logger.json().flatten_event(true).init();
     } else {
         logger.with_ansi(!in_background && io::stderr().is_terminal()).init();
     }

@@ -165,14 +165,14 @@ impl Entry {
 }
 
 impl State {
-    /// This user's state folder, made where it is missing: `$SNAP_STATE_DIR` where that is set; else `/run/snap` for root, and `snap` in
+    /// This user's state folder, made where it is missing: `$SNAP_STATE_DIR` where that is set; else `/run/snap/mounts` for root, and `snap` in
     /// `$XDG_RUNTIME_DIR` or `/tmp/snap-<uid>` for others.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let uid = geteuid();
         let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let folder = match (variable(FOLDER_VARIABLE), variable("XDG_RUNTIME_DIR")) {
             (Some(folder), _) => folder,
-            (None, _) if uid.is_root() => "/run/snap".into(),
+            (None, _) if uid.is_root() => "/run/snap/mounts".into(),
             (None, Some(runtime)) => runtime.join("snap"),
             (None, None) => format!("/tmp/snap-{uid}").into(),
         };

@@ -162,7 +162,7 @@ impl ImageFs {
     /// One extended attribute's value.
     pub fn xattr(&self, node: Node, name: &[u8]) -> Option<&[u8]> {
         if name == OPAQUE_XATTR {
-            return self.is_opaque(node).then_some(b"y");
+            return self.is_opaque_directory(node).then_some(b"y");
         }
         self.tree.xattrs(node).find(|(found, _)| *found == name).map(|(_, value)| value)
     }
@@ -174,15 +174,19 @@ impl ImageFs {
             list.extend_from_slice(name);
             list.push(0);
         }
-        if self.is_opaque(node) {
+        if self.is_opaque_directory(node) {
             list.extend_from_slice(OPAQUE_XATTR);
             list.push(0);
         }
         list
     }
 
-    /// Whether overlayfs must not look below this directory. Only in a tree that shows its whiteouts.
-    fn is_opaque(&self, node: Node) -> bool {
+    /// Whether overlayfs must not look below the root. Only in a tree that shows its whiteouts.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.tree.is_opaque(DirectoryId::ROOT)
+    }
+
+    fn is_opaque_directory(&self, node: Node) -> bool {
         matches!(node, Node::Directory(directory) if self.tree.is_opaque(directory))
     }
 

@@ -57,6 +57,6 @@ pub use mount::{MountOptions, Mounted, mount_image, unmount};
 pub use mount_point::abort;
 pub use numbers::ROOT;
 pub use progress::{LayerProgress, Progress, Rung};
-pub use remote::{Below, RemoteLayer, Run, WantedLayer};
+pub use remote::{Below, LowerDirectory, RemoteLayer, Run, WantedLayer};
 pub use service::{LayerService, ServiceOptions};
 pub use status::{Costs, ImageStatus, LayerStatus, ServiceStatus, TreeStatus};

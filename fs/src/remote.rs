@@ -1,5 +1,7 @@
 //! Layers as containerd's side names them: what it asks for, and what is kept of one that is served.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use snap_digest::Digest;
 use snap_index::TOC_DIGEST_ANNOTATION;
@@ -68,6 +70,16 @@ pub struct Run {
     pub layers: Vec<RemoteLayer>,
     /// What overlayfs merges below them.
     pub below: Below,
+}
+
+/// The directory that shows a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LowerDirectory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether nothing below the run shows through. overlayfs asks no lower directory's own root for that, so whoever mounts has to leave
+    /// out what lies below.
+    pub is_opaque: bool,
 }
 
 /// What lies below a run of layers in a snapshot.

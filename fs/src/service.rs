@@ -20,7 +20,7 @@ use crate::ladder::Shared;
 use crate::limits;
 use crate::open_layers::OpenLayers;
 use crate::progress::Progress;
-use crate::remote::{RemoteLayer, Run, WantedLayer};
+use crate::remote::{LowerDirectory, RemoteLayer, Run, WantedLayer};
 use crate::status::ServiceStatus;
 use crate::wanted::{Images, find_layer};
 
@@ -130,7 +130,7 @@ impl LayerService {
     ///
     /// # Errors
     /// A layer's that cannot be opened; [`FsError::Tree`].
-    pub async fn lower(&self, run: &Run) -> Result<PathBuf, Arc<FsError>> {
+    pub async fn lower(&self, run: &Run) -> Result<LowerDirectory, Arc<FsError>> {
         let opening =
             run.layers.iter().map(|layer| async move { self.layers.open(&layer.descriptor(), layer.diff_id, &layer.reference).await });
         // They stay alive until the tree has them.
@@ -139,7 +139,7 @@ impl LayerService {
         let trees = Arc::clone(&self.trees);
         let opened = tokio::task::spawn_blocking(move || trees.get(prefix).map(|tree| trees.open_saying_why(&tree)));
         match opened.await.map_err(FsError::from)? {
-            Some(Ok(_)) => Ok(self.options.mount_dir.join(prefix.to_string())),
+            Some(Ok(fs)) => Ok(LowerDirectory { path: self.options.mount_dir.join(prefix.to_string()), is_opaque: fs.is_opaque() }),
             Some(Err(error)) => Err(error.into()),
             None => Err(Arc::new(LayerError::NotHere.of(run.layers[0].digest))),
         }

@@ -128,8 +128,8 @@ fn names(dir: &Path) -> Vec<String> {
 async fn a_run_is_one_directory() {
     let scene = Scene::new().await;
     let run = scene.run(0..3, Below::Nothing).await;
-    let lower = scene.service.lower(&run).await.unwrap();
-    assert_eq!(scene.service.lower(&run).await.unwrap(), lower, "the same run has the same directory");
+    let lower = scene.service.lower(&run).await.unwrap().path;
+    assert_eq!(scene.service.lower(&run).await.unwrap().path, lower, "the same run has the same directory");
     look(lower.clone(), |lower| {
         assert_eq!(names(lower), ["b", "both", "c", "dir"]);
         assert_eq!(names(&lower.join("dir")), ["mid", "top"]);
@@ -153,7 +153,7 @@ async fn a_run_is_one_directory() {
 async fn images_share_their_files() {
     let scene = Scene::new().await;
     let (whole, part) = (scene.run(0..3, Below::Nothing).await, scene.run(0..2, Below::Nothing).await);
-    let (whole, part) = (scene.service.lower(&whole).await.unwrap(), scene.service.lower(&part).await.unwrap());
+    let (whole, part) = (scene.service.lower(&whole).await.unwrap().path, scene.service.lower(&part).await.unwrap().path);
     assert_ne!(whole, part);
     look(whole, move |whole| {
         let (one, other) = (fs::metadata(whole.join("b")).unwrap(), fs::metadata(part.join("b")).unwrap());
@@ -168,7 +168,7 @@ async fn images_share_their_files() {
 async fn a_run_over_other_layers_shows_what_it_hides() {
     let scene = Scene::new().await;
     let run = scene.run(1..3, Below::Layers).await;
-    let lower = scene.service.lower(&run).await.unwrap();
+    let lower = scene.service.lower(&run).await.unwrap().path;
     look(lower, |lower| {
         assert_eq!(names(lower), ["a", "b", "both", "c", "dir"]);
         let whiteout = fs::symlink_metadata(lower.join("a")).unwrap();
@@ -192,6 +192,18 @@ async fn a_run_over_other_layers_shows_what_it_hides() {
         assert_eq!(dir, ["mid", "top"]);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_hides_everything_below_says_so() {
+    let mut scene = Scene::new().await;
+    let blob = tar(&[(".wh..wh..opq", ""), ("only", "this")]);
+    scene.layers = vec![Digest::of(&blob)];
+    scene.manifest = scene.registry.add_image("image", "opaque", &[(TAR, blob.into(), scene.layers[0])]).digest;
+    let run = scene.run(0..1, Below::Layers).await;
+    assert!(scene.service.lower(&run).await.unwrap().is_opaque);
+    let run = Run { below: Below::Nothing, ..run };
+    assert!(!scene.service.lower(&run).await.unwrap().is_opaque);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,7 +238,7 @@ async fn a_blob_that_cannot_be_had_is_the_pulls_error() {
 async fn what_no_snapshot_has_is_given_back() {
     let scene = Scene::new().await;
     let run = scene.run(0..3, Below::Nothing).await;
-    let lower = scene.service.lower(&run).await.unwrap();
+    let lower = scene.service.lower(&run).await.unwrap().path;
     look(lower.clone(), |lower| assert_eq!(names(lower).len(), 4)).await;
     let stored = |layer: &Digest| scene.dir.path().join("store/layers/sha256").join(layer.hex()).exists();
     assert!(scene.layers.iter().all(stored));
@@ -241,7 +253,7 @@ async fn what_no_snapshot_has_is_given_back() {
     assert!(!scene.layers.iter().any(stored));
     assert!(scene.service.status().layers.is_empty() && scene.service.status().trees.is_empty());
 
-    let lower = scene.service.lower(&part).await.unwrap();
+    let lower = scene.service.lower(&part).await.unwrap().path;
     look(lower, |lower| assert_eq!(fs::read_to_string(lower.join("both")).unwrap(), "middle")).await;
 }
 
@@ -249,7 +261,7 @@ async fn what_no_snapshot_has_is_given_back() {
 async fn another_process_goes_on_without_a_registry() {
     let mut scene = Scene::new().await;
     let run = scene.run(0..3, Below::Nothing).await;
-    let lower = scene.service.lower(&run).await.unwrap();
+    let lower = scene.service.lower(&run).await.unwrap().path;
     let before = look(lower.clone(), |lower| fs::metadata(lower.join("b")).unwrap().ino()).await;
     unmount(&scene.dir.path().join("fs"), false).unwrap();
     scene.served.take().unwrap().ended().await.unwrap();
@@ -274,7 +286,7 @@ async fn another_process_goes_on_without_a_registry() {
 async fn a_tree_whose_layer_is_gone_is_an_error_and_the_rest_serves() {
     let mut scene = Scene::new().await;
     let (whole, part) = (scene.run(0..3, Below::Nothing).await, scene.run(0..2, Below::Nothing).await);
-    let (lower, other) = (scene.service.lower(&whole).await.unwrap(), scene.service.lower(&part).await.unwrap());
+    let (lower, other) = (scene.service.lower(&whole).await.unwrap().path, scene.service.lower(&part).await.unwrap().path);
     unmount(&scene.dir.path().join("fs"), false).unwrap();
     scene.served.take().unwrap().ended().await.unwrap();
     let index = scene.dir.path().join("store/layers/sha256").join(scene.layers[2].hex()).join("index");
@@ -290,6 +302,6 @@ async fn a_tree_whose_layer_is_gone_is_an_error_and_the_rest_serves() {
     })
     .await;
     // The next container that wants it makes the index anew.
-    assert_eq!(scene.service.lower(&whole).await.unwrap(), lower);
+    assert_eq!(scene.service.lower(&whole).await.unwrap().path, lower);
     look(lower, |lower| assert_eq!(fs::read_to_string(lower.join("c")).unwrap(), "c of the top")).await;
 }

@@ -1,12 +1,10 @@
 //! The seam to whoever serves layers: this crate says which ones are wanted and which are still named, and nothing of how they
 //! are fetched or shown.
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-pub use snap_fs::Run;
-use snap_fs::{Below, RemoteLayer, WantedLayer};
+pub use snap_fs::{LowerDirectory, Run};
+use snap_fs::{RemoteLayer, WantedLayer};
 
 /// Opens layers, shows runs of them as directories, and drops what no snapshot names any more.
 #[async_trait]
@@ -17,11 +15,11 @@ pub trait Layers: Send + Sync + 'static {
     /// Asked again for a layer that is open, it answers without work. Two calls for one chain ID are never made at once.
     async fn open(&self, wanted: &WantedLayer) -> Result<RemoteLayer, OpenError>;
 
-    /// The directory that shows `run` (the lowest layer first, never empty) merged into one tree, for use as a `lowerdir`.
+    /// The directory that shows `run` merged into one tree, for use as a `lowerdir`.
     ///
-    /// Needs no network for layers that are complete. The path is the same every time for the same run and `below`; it should be
+    /// Needs no network for layers that are complete. The path is the same every time for the same run; it should be
     /// short, because all lowers of a mount share one page.
-    async fn lower(&self, run: &[RemoteLayer], below: Below) -> Result<PathBuf, OpenError>;
+    async fn lower(&self, run: &Run) -> Result<LowerDirectory, OpenError>;
 
     /// What the layer takes on the local disk now. Zeros for a layer that is not there.
     async fn usage(&self, layer: &RemoteLayer) -> LayerUsage;

@@ -52,7 +52,7 @@ mod turns;
 pub use cri_credentials::CriCredentials;
 pub use cri_proxy::CriProxy;
 pub use error::Error;
-pub use layers::{InUse, LayerUsage, Layers, OpenError, Run};
+pub use layers::{InUse, LayerUsage, Layers, LowerDirectory, OpenError, Run};
 pub use records::Records;
 pub use refusals::Refusal;
 pub use server::{Server, ServerOptions};

@@ -27,13 +27,14 @@ impl Snapshotter {
         let Some(target) = request.labels.get(SNAPSHOT_REF).cloned() else {
             return self.prepare_ordinary(request).await.map(Prepared::Active);
         };
+        // Text, as the tools that count such lines expect.
         match self.offer(&target, &request).await? {
             Offer::Served => {
-                tracing::info!("remote-snapshot-prepared" = true, chain_id = target, key = request.key);
+                tracing::info!("remote-snapshot-prepared" = "true", chain_id = target, key = request.key);
                 Ok(Prepared::LayerIsHere)
             }
             Offer::Refused(reason) => {
-                tracing::info!("remote-snapshot-prepared" = false, chain_id = target, key = request.key, reason);
+                tracing::info!("remote-snapshot-prepared" = "false", chain_id = target, key = request.key, reason);
                 let reference = wanted_layer(&target, &request.labels).ok().map(|wanted| wanted.reference);
                 let at_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 self.refusals.add(Refusal { chain_id: target, reference, reason, at_unix_s });

@@ -1,10 +1,9 @@
 //! The layers of the product: those that [`snap_fs`] mounts.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use snap_fs::{Below, FsError, LayerService, RemoteLayer, Run, WantedLayer};
+use snap_fs::{FsError, LayerService, LowerDirectory, RemoteLayer, Run, WantedLayer};
 
 use crate::layers::{InUse, LayerUsage, Layers, OpenError};
 
@@ -14,10 +13,9 @@ impl Layers for LayerService {
         self.open(wanted).await.map_err(|error| open_error(format!("cannot serve a layer of {}", wanted.reference), error))
     }
 
-    async fn lower(&self, run: &[RemoteLayer], below: Below) -> Result<PathBuf, OpenError> {
-        let run = Run { layers: run.to_vec(), below };
+    async fn lower(&self, run: &Run) -> Result<LowerDirectory, OpenError> {
         let image = run.layers.last().map(|layer| layer.reference.clone()).unwrap_or_default();
-        self.lower(&run).await.map_err(|error| open_error(format!("cannot show the layers of {image}"), error))
+        self.lower(run).await.map_err(|error| open_error(format!("cannot show the layers of {image}"), error))
     }
 
     async fn usage(&self, layer: &RemoteLayer) -> LayerUsage {

@@ -1,7 +1,6 @@
 //! The ten operations on snapshots, without gRPC.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use crate::error::Error;
 use crate::filter::Filters;
 use crate::id_mapping::IdMapping;
 use crate::labels::{apply_update, check_labels, check_name};
-use crate::layers::{LayerUsage, Layers};
+use crate::layers::{LayerUsage, Layers, LowerDirectory};
 use crate::mounts::{self, Lower, Mount, OverlayOptions, Parts, lowers};
 use crate::record::{Kind, Labels, Record, Snapshot};
 use crate::records::{NewRecord, Records};
@@ -140,7 +139,7 @@ impl Snapshotter {
         };
         let (directory, in_use) = self.retention.undisturbed(|| self.directory_of(&highest)).await?;
         blocking(move || {
-            let metadata = std::fs::metadata(&directory).map_err(Error::io("look at", &directory))?;
+            let metadata = std::fs::metadata(&directory.path).map_err(Error::io("look at", &directory.path))?;
             drop(in_use);
             Ok(Owner { uid: metadata.uid(), gid: metadata.gid() })
         })
@@ -161,7 +160,10 @@ impl Snapshotter {
         for lower in lowers(&ancestors) {
             // From here on the snapshot's record keeps its runs.
             let (directory, _) = self.retention.undisturbed(|| self.directory_of(&lower)).await?;
-            directories.push(directory);
+            directories.push(directory.path);
+            if directory.is_opaque {
+                break;
+            }
         }
         let parts = Parts {
             kind: record.kind,
@@ -173,10 +175,10 @@ impl Snapshotter {
         mounts::mounts(parts, &self.overlay)
     }
 
-    async fn directory_of(&self, lower: &Lower) -> Result<PathBuf, Error> {
+    async fn directory_of(&self, lower: &Lower) -> Result<LowerDirectory, Error> {
         match lower {
-            Lower::Ordinary(id) => Ok(self.directories.content(*id)),
-            Lower::Run(run) => Ok(self.layers.lower(&run.layers, run.below).await?),
+            Lower::Ordinary(id) => Ok(LowerDirectory { path: self.directories.content(*id), is_opaque: false }),
+            Lower::Run(run) => Ok(self.layers.lower(run).await?),
         }
     }
 

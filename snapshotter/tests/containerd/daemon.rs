@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use snap_fs::{Below, RemoteLayer, WantedLayer};
+use snap_fs::{LowerDirectory, RemoteLayer, Run, WantedLayer};
 use snap_snapshotter::{Error, InUse, LayerUsage, Layers, OpenError, Records, Server, ServerOptions, Snapshotter, Status, routes};
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ impl Layers for Nothing {
         Err(OpenError::Unservable { reason: "this test serves nothing".to_owned() })
     }
 
-    async fn lower(&self, _: &[RemoteLayer], _: Below) -> Result<std::path::PathBuf, OpenError> {
+    async fn lower(&self, _: &Run) -> Result<LowerDirectory, OpenError> {
         Err(OpenError::Unservable { reason: "this test serves nothing".to_owned() })
     }
 

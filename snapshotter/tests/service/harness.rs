@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use snap_digest::Digest;
-use snap_fs::{Below, RemoteLayer, WantedLayer};
+use snap_fs::{Below, LowerDirectory, RemoteLayer, Run, WantedLayer};
 use snap_snapshotter::api::snapshots::snapshots_client::SnapshotsClient;
 use snap_snapshotter::api::snapshots::{
     CleanupRequest, CommitSnapshotRequest, Info, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
@@ -23,6 +23,9 @@ use tonic::{Code, Status};
 
 pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 pub(crate) type Labels = BTreeMap<String, String>;
+
+/// The layer whose run, where it is the lowest, hides everything below.
+pub(crate) const HIDES_ALL: u8 = 200;
 
 pub(crate) fn digest(number: u8) -> Digest {
     Digest::from_bytes([number; 32])
@@ -118,11 +121,11 @@ impl Layers for DirectoryLayers {
         }
     }
 
-    async fn lower(&self, run: &[RemoteLayer], below: Below) -> Result<PathBuf, OpenError> {
-        let digests: Vec<_> = run.iter().map(|layer| layer.digest).collect();
+    async fn lower(&self, run: &Run) -> Result<LowerDirectory, OpenError> {
+        let digests: Vec<_> = run.layers.iter().map(|layer| layer.digest).collect();
         let mut runs = self.runs.lock().unwrap();
         let next = self.root.join("runs").join(runs.len().to_string());
-        let directory = runs.entry((digests.clone(), below == Below::Nothing)).or_insert(next);
+        let directory = runs.entry((digests.clone(), run.below == Below::Nothing)).or_insert(next);
         fs::create_dir_all(&directory).unwrap();
         lchown(&directory, Some(1234), Some(4321)).unwrap();
         for digest in digests {
@@ -131,7 +134,7 @@ impl Layers for DirectoryLayers {
                 fs::copy(entry.path(), directory.join(entry.file_name())).unwrap();
             }
         }
-        Ok(directory.clone())
+        Ok(LowerDirectory { path: directory.clone(), is_opaque: run.layers[0].digest == digest(HIDES_ALL) })
     }
 
     async fn usage(&self, _: &RemoteLayer) -> LayerUsage {

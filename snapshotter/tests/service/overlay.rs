@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use snap_snapshotter::api::types::Mount;
 
-use crate::harness::{Labels, Rig, digest};
+use crate::harness::{HIDES_ALL, Labels, Rig, digest};
 
 /// Mounted until it is dropped.
 struct Mounted(PathBuf);
@@ -72,6 +72,20 @@ async fn runs_and_ordinary_snapshots_stack_up_in_order() {
     assert_eq!(root.read("shared"), [3]);
     fs::write(root.0.join("written"), b"here").unwrap();
     assert!(rig.usage("container").await.unwrap().inodes >= 2);
+}
+
+#[tokio::test]
+async fn what_a_run_hides_as_a_whole_is_not_mounted() {
+    let mut rig = Rig::start().await;
+    rig.prepare("unpacking", "", Labels::new()).await.unwrap();
+    rig.commit("unpacking", "ordinary", Labels::new()).await.unwrap();
+    rig.served(HIDES_ALL, "ordinary").await;
+    rig.served(2, &digest(HIDES_ALL).to_string()).await;
+    let container = rig.prepare("container", &digest(2).to_string(), Labels::new()).await.unwrap();
+    assert_eq!(container[0].options.last().unwrap().matches(':').count(), 0, "one lower directory: {container:?}");
+    rig.served(3, "ordinary").await;
+    let container = rig.prepare("other", &digest(3).to_string(), Labels::new()).await.unwrap();
+    assert_eq!(container[0].options.last().unwrap().matches(':').count(), 1);
 }
 
 #[tokio::test]
