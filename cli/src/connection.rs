@@ -76,9 +76,12 @@ impl Place {
         }
         let (place, device) = (self.clone(), Arc::new(device.try_clone_to_owned()?));
         Ok(async move {
+            if keeping == Keeping::ServiceManager {
+                return;
+            }
             let mut ticks = interval(limits::KEEPER_CHECK_PERIOD);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while keeping == Keeping::Keeper {
+            loop {
                 ticks.tick().await;
                 let (place, device) = (place.clone(), Arc::clone(&device));
                 match tokio::task::spawn_blocking(move || place.have_keeper(device.as_fd())).await {

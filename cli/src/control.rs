@@ -44,7 +44,7 @@ impl Control {
     /// As [`Self::start`], in the place of what a killed process left.
     pub(crate) fn start_anew(path: &Path) -> io::Result<Self> {
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Self::start(path),
         }
     }

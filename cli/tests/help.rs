@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::process::Command;
 
-const PAGES: [(&str, &[&str]); 11] = [
+const PAGES: [(&str, &[&str]); 12] = [
     ("snap", &[]),
     ("mount", &["mount"]),
     ("umount", &["umount"]),
+    ("serve", &["serve"]),
     ("status", &["status"]),
     ("inspect", &["inspect"]),
     ("cache", &["cache"]),
