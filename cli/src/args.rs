@@ -149,7 +149,7 @@ pub(crate) struct UmountArgs {
 /// one mount at once, fetched as it is read, and the rest of it behind.
 ///
 /// It can be stopped, killed and replaced under running containers: their files wait, and the next one started with the same
-/// directories goes on with them. To take everything away, remove the containers and images, stop it, and unmount STATE/fs.
+/// directories goes on with them. To take everything away, remove the containers and images, stop it, and `snap umount STATE/fs`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   snap serve --print-config >/etc/snap/config.toml

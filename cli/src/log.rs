@@ -21,9 +21,10 @@ pub(crate) fn start(verbosity: u8, json: bool, in_background: bool) -> anyhow::R
     let filter = match (std::env::var(FILTER_VARIABLE), verbosity) {
         (Ok(filter), _) if !filter.is_empty() => EnvFilter::try_new(&filter)
             .with_context(|| format!("{FILTER_VARIABLE}={filter} is no filter\nhint: try {FILTER_VARIABLE}=debug"))?,
-        // fuser warns of every operation that a read-only file system has no use for.
-        (_, 0) if in_background => EnvFilter::new("warn,snap=info,fuser=error"),
-        (_, 0) => EnvFilter::new("warn,fuser=error"),
+        // fuser warns of every operation that a read-only file system has no use for, and calls it an error when a reader that was
+        // killed does not wait for its answer. How a session ends is told by what it returns.
+        (_, 0) if in_background => EnvFilter::new("warn,snap=info,fuser=off"),
+        (_, 0) => EnvFilter::new("warn,fuser=off"),
         (_, 1) => EnvFilter::new("info,snap=debug"),
         (_, _) => EnvFilter::new("debug,snap=trace"),
     };
