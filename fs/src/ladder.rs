@@ -49,13 +49,25 @@ pub(crate) enum Local {
     Absent(Lease),
 }
 
-/// Opens one layer. `diff_id` is what the image's configuration says it unpacks to.
+/// Opens one layer. `diff_id` is what the image's configuration says it unpacks to. A failure leaves nothing in the store.
 pub(crate) async fn open_layer(
     shared: Shared,
     descriptor: &Descriptor,
     diff_id: Digest,
     blob: Arc<dyn Blob>,
 ) -> Result<Arc<Layer>, LayerError> {
+    let (cache, layer) = (shared.cache.clone(), descriptor.digest);
+    let opened = climb(shared, descriptor, diff_id, blob).await;
+    if opened.is_err() {
+        match tokio::task::spawn_blocking(move || cache.remove_unbuilt(&layer)).await? {
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%layer, %error, "cannot remove what is left of a layer that could not be opened"),
+        }
+    }
+    opened
+}
+
+async fn climb(shared: Shared, descriptor: &Descriptor, diff_id: Digest, blob: Arc<dyn Blob>) -> Result<Arc<Layer>, LayerError> {
     let layer = descriptor.digest;
     let lease = {
         let cache = shared.cache.clone();

@@ -230,8 +230,28 @@ async fn a_blob_that_cannot_be_had_is_the_pulls_error() {
     scene.registry.fault(Fault::Status(500, None), Matcher::path(&scene.layers[1].to_string()));
     let error = scene.open(1).await.unwrap_err();
     assert!(!error.is_unservable() && error.is_temporary(), "{error}");
+    assert!(!scene.dir.path().join("store/layers/sha256").join(scene.layers[1].hex()).exists(), "nothing is left of it");
     scene.registry.heal();
     scene.open(1).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn layers_that_will_be_asked_for_are_there_already_and_stay() {
+    let scene = Scene::new().await;
+    scene.open(0).await.unwrap();
+    let all = async {
+        while scene.service.status().layers.len() < 3 {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("the others are opened ahead");
+    scene.service.retain(&HashSet::from([scene.layers[0]]), &[]).await;
+    let asked = scene.registry.requests().len();
+    scene.open(1).await.unwrap();
+    scene.open(2).await.unwrap();
+    assert_eq!(scene.registry.requests().len(), asked);
+    scene.service.retain(&HashSet::from([scene.layers[0]]), &[]).await;
+    assert_eq!(scene.service.status().layers.len(), 1, "what was asked for and is in no snapshot goes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

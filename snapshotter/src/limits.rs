@@ -65,3 +65,5 @@ pub const MAX_CRI_HEADERS_BYTES: u32 = 1 << 20;
 
 /// How long connecting to containerd's CRI may take, in milliseconds.
 pub const CRI_CONNECT_TIMEOUT_MS: u64 = 5_000;
+/// Longest time between two passes that let go of layers which no snapshot names.
+pub const RETENTION_PERIOD_MS: u64 = 10 * 60_000;

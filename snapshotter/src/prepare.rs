@@ -76,7 +76,15 @@ impl Snapshotter {
         let (layer, in_use) = match self.retention.undisturbed(|| self.layers.open(wanted)).await {
             Ok(opened) => opened,
             Err(OpenError::Unservable { reason }) => return Ok(Offer::Refused(reason)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    chain_id = target,
+                    image = wanted.reference,
+                    "a layer cannot be had"
+                );
+                return Err(error.into());
+            }
         };
         let records = self.records.clone();
         let new = NewRecord {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock};
 use tokio::task::JoinHandle;
@@ -9,6 +10,7 @@ use tokio::task::JoinHandle;
 use crate::blocking::blocking;
 use crate::error::Error;
 use crate::layers::{InUse, Layers};
+use crate::limits::RETENTION_PERIOD_MS;
 use crate::mounts::{Lower, lowers};
 use crate::record::{Kind, Record, Snapshot};
 use crate::records::Records;
@@ -58,7 +60,8 @@ impl Drop for Retention {
 
 async fn run(records: Arc<Records>, layers: Arc<dyn Layers>, asked: Arc<Notify>, passes: Arc<RwLock<u64>>) {
     loop {
-        asked.notified().await;
+        // Also now and then: what was opened for a pull that never came is asked for by nobody.
+        let _ = tokio::time::timeout(Duration::from_millis(RETENTION_PERIOD_MS), asked.notified()).await;
         let mut passes = passes.write().await;
         *passes += 1;
         let records = records.clone();

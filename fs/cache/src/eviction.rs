@@ -54,6 +54,14 @@ impl Cache {
         }
     }
 
+    /// Removes what a build that failed left of a layer: all of it, if it has no index and nobody uses it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_unbuilt(&self, layer: &Digest) -> Result<(), Error> {
+        self.sweep_layer(&self.inner.layout.layer(layer), &mut Pruned::default())
+    }
+
     /// Removes the leftovers of killed processes, then evicts layers that are not in use, least recently used first, until the
     /// cache takes at most `keep_bytes` on disk: first the data of as many as it takes, and only if that is not enough, whole
     /// layers. Documents and references stay: they are small, and with them an image opens without a registry.

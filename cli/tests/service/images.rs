@@ -1,0 +1,174 @@
+//! The images and daemons that `ci/test` has made ready, and images made of those.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use snap_digest::Digest;
+
+use crate::process::succeed;
+
+/// One variant of an image, as `ci/images --list` tells it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct TestImage {
+    pub(crate) name: String,
+    pub(crate) variant: String,
+    /// In the registry.
+    pub(crate) reference: String,
+    /// `oci:DIR:TAG`.
+    pub(crate) layout: String,
+    /// The files, as another tool unpacks them.
+    pub(crate) tree: PathBuf,
+}
+
+/// A daemon, as `ci/daemons --list` tells it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Daemon {
+    name: String,
+    /// The folder of its programs.
+    pub(crate) bin: PathBuf,
+}
+
+fn listed<T: DeserializeOwned>(variable: &str) -> Vec<T> {
+    let list = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run these tests with ci/test"));
+    let lines = std::fs::read_to_string(&list).unwrap_or_else(|error| panic!("{list}: {error}"));
+    lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{list}: {error} in {line}"))).collect()
+}
+
+pub(crate) fn image(name: &str, variant: &str) -> TestImage {
+    let found = listed::<TestImage>("SNAP_E2E_IMAGES").into_iter().find(|image| image.name == name && image.variant == variant);
+    found.unwrap_or_else(|| panic!("no image {name}:{variant} was built"))
+}
+
+pub(crate) fn daemon(name: &str) -> Daemon {
+    let found = listed::<Daemon>("SNAP_E2E_DAEMONS").into_iter().find(|daemon| daemon.name == name);
+    found.unwrap_or_else(|| panic!("{name} was not installed"))
+}
+
+impl TestImage {
+    fn layout_dir(&self) -> PathBuf {
+        let dir = self.layout.strip_prefix("oci:").and_then(|rest| rest.strip_suffix(&format!(":{}", self.variant)));
+        PathBuf::from(dir.unwrap_or_else(|| panic!("{} is no oci:DIR:TAG", self.layout)))
+    }
+
+    /// `HOST:PORT` of the registry.
+    pub(crate) fn registry(&self) -> &str {
+        self.reference.split_once('/').unwrap().0
+    }
+
+    /// The same image by another address of its registry.
+    pub(crate) fn at(&self, address: &str) -> String {
+        format!("{address}/{}", self.reference.split_once('/').unwrap().1)
+    }
+
+    fn blob(&self, digest: &str) -> Vec<u8> {
+        std::fs::read(blob_path(&self.layout_dir(), digest)).unwrap()
+    }
+
+    pub(crate) fn manifest(&self) -> Value {
+        let index: Value = serde_json::from_slice(&std::fs::read(self.layout_dir().join("index.json")).unwrap()).unwrap();
+        let tagged = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == self.variant.as_str();
+        let entry = index["manifests"].as_array().unwrap().iter().find(tagged).unwrap();
+        serde_json::from_slice(&self.blob(entry["digest"].as_str().unwrap())).unwrap()
+    }
+
+    /// Digests of the layers, the lowest first.
+    pub(crate) fn layers(&self) -> Vec<String> {
+        self.manifest()["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn config(&self) -> Value {
+        serde_json::from_slice(&self.blob(self.manifest()["config"]["digest"].as_str().unwrap())).unwrap()
+    }
+
+    /// Names of the snapshots that the layers become, the lowest first.
+    pub(crate) fn chain_ids(&self) -> Vec<String> {
+        let config = self.config();
+        let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap().iter().map(|diff_id| diff_id.as_str().unwrap());
+        let chain = diff_ids.scan(None, |below: &mut Option<String>, diff_id| {
+            let here = below.take().map_or(diff_id.to_owned(), |below| Digest::of(format!("{below} {diff_id}").as_bytes()).to_string());
+            *below = Some(here.clone());
+            Some(here)
+        });
+        chain.collect()
+    }
+
+    /// What the image's own command prints, by running it in the files as another tool unpacked them.
+    pub(crate) fn expected_output(&self) -> String {
+        let config = self.config();
+        let words: Vec<&str> = config["config"]["Cmd"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let output = succeed(Command::new("chroot").arg(&self.tree).args(&words).env("PYTHONDONTWRITEBYTECODE", "1"));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Publishes an image like this one but for its command and, where `file` is given, one more layer that holds it (its path and
+    /// content); returns its reference.
+    pub(crate) fn publish(&self, tag: &str, command: &[&str], file: Option<(&str, &str)>) -> String {
+        let layout = tempfile::tempdir_in(scratch_parent()).unwrap();
+        let mut manifest = self.manifest();
+        let mut config = self.config();
+        std::fs::create_dir_all(layout.path().join("blobs/sha256")).unwrap();
+        for layer in self.layers() {
+            std::fs::hard_link(blob_path(&self.layout_dir(), &layer), blob_path(layout.path(), &layer)).unwrap();
+        }
+        config["config"]["Cmd"] = json!(command);
+        if let Some((path, content)) = file {
+            let (archive, blob) = layer_of(path, content);
+            config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(json!(Digest::of(&archive).to_string()));
+            let descriptor = store(layout.path(), "application/vnd.oci.image.layer.v1.tar+gzip", &blob);
+            manifest["layers"].as_array_mut().unwrap().push(descriptor);
+        }
+        // It would have to tell of the new layer too.
+        config.as_object_mut().unwrap().remove("history");
+        manifest["config"] = store(layout.path(), "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
+        let mut entry = store(layout.path(), "application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes());
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+        std::fs::write(layout.path().join("index.json"), json!({ "schemaVersion": 2, "manifests": [entry] }).to_string()).unwrap();
+        std::fs::write(layout.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+
+        let reference = format!("{}/service:{tag}", self.registry());
+        let source = format!("oci:{}:{tag}", layout.path().display());
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]);
+        succeed(skopeo.arg(source).arg(format!("docker://{reference}")));
+        reference
+    }
+}
+
+fn blob_path(layout: &Path, digest: &str) -> PathBuf {
+    layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap())
+}
+
+/// Writes a blob; returns its descriptor.
+fn store(layout: &Path, media_type: &str, content: &[u8]) -> Value {
+    let digest = Digest::of(content).to_string();
+    std::fs::write(blob_path(layout, &digest), content).unwrap();
+    json!({ "mediaType": media_type, "digest": digest, "size": content.len() })
+}
+
+/// An archive of one file, plain and compressed.
+fn layer_of(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
+    let dir = tempfile::tempdir_in(scratch_parent()).unwrap();
+    let file = dir.path().join(path);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content).unwrap();
+    let archive = dir.path().join("layer.tar");
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--mode=a+rX", "--file"]);
+    succeed(tar.arg(&archive).arg("--directory").arg(dir.path()).arg(path));
+    let blob = succeed(Command::new("gzip").args(["--no-name", "--stdout"]).arg(&archive)).stdout;
+    (std::fs::read(&archive).unwrap(), blob)
+}
+
+/// Where everything of these tests is kept: a real file system, which overlayfs takes as an upper directory.
+pub(crate) fn scratch_parent() -> PathBuf {
+    PathBuf::from(std::env::var("SNAP_E2E_CACHE").expect("SNAP_E2E_CACHE is not set: run these tests with ci/test"))
+}
+
+/// The image of a pod's sandbox: it sleeps.
+pub(crate) fn pause() -> String {
+    static PUBLISHED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    PUBLISHED.get_or_init(|| image("tiny", "gzip").publish("pause", &["/bin/sleep", "1000000"], None)).clone()
+}
