@@ -85,7 +85,7 @@ impl Service {
         let service = Self(Command::new(program).args(arguments).env("NOTIFY_SOCKET", &path).spawn()?);
         let mut message = [0; 4096];
         loop {
-            let length = notified.recv(&mut message)?;
+            let length = notified.recv(&mut message).map_err(|error| format!("the service did not become ready: {error}"))?;
             if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
                 return Ok((service, started.elapsed()));
             }
@@ -182,16 +182,15 @@ fn main() -> Result<(), Failure> {
             ends
         }
     });
-    let observed = kill_again_and_again(&mut service, &reader, rounds, command);
-    // While it is served: after that it may wait for ever, and only the end of this process ends it.
-    if observed.is_ok() || reader.stop.load(Ordering::Relaxed) {
-        reader.stop.store(true, Ordering::Relaxed);
-        let ends = reading.join().map_err(|_| "the reader panicked")??;
-        report(&ends, observed?)?;
-    } else {
-        observed?;
-    }
-    service.end(Signal::SIGTERM)
+    let observed = match kill_again_and_again(&mut service, &reader, rounds, command) {
+        // A reader that has ended knows why; one that has not may wait for ever, and ends with this process.
+        Err(error) if !reader.stop.load(Ordering::Relaxed) => return Err(error),
+        observed => observed,
+    };
+    reader.stop.store(true, Ordering::Relaxed);
+    let ends = reading.join().map_err(|_| "the reader panicked")??;
+    service.end(Signal::SIGTERM)?;
+    report(&ends, observed?)
 }
 
 fn report(ends: &[Instant], observed: Observed) -> Result<(), Failure> {
