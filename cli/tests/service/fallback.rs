@@ -1,12 +1,16 @@
 //! Clients that do not say what they pull: everything is unpacked as ever, and the status says why.
 
+use std::process::Command;
+
 use crate::client::Client;
 use crate::containerd::{Containerd, Snapshotter, Version};
 use crate::cri::Cri;
 use crate::ctr::{Ctr, Pull};
+use crate::docker::Docker;
 use crate::documents::snippet;
 use crate::images::{TestImage, image};
 use crate::machine::Machine;
+use crate::process::succeed;
 use crate::serve::{Serve, socket};
 
 const ANNOTATIONS: &str = "disable_snapshot_annotations = false";
@@ -54,4 +58,26 @@ fn cri_without_annotations() {
     assert_eq!(reason, "the client does not say which image the layer belongs to");
     let line = serve.log().lines().find(|line| line.contains("\"remote-snapshot-prepared\":\"false\"")).unwrap().to_owned();
     assert!(line.contains(reason), "{line}");
+}
+
+#[test]
+fn an_image_from_a_file_is_in_no_registry() {
+    const NOWHERE: &str = "127.0.0.1:1/nowhere/tiny:1";
+    let machine = Machine::new();
+    let serve = Serve::start(&machine, "");
+    let containerd = Containerd::start(&machine, Version::V2, Snapshotter::Snap);
+    let docker = Docker::start(&containerd);
+    let (tiny, file) = (image("tiny", "gzip"), machine.disk("tiny.tar"));
+    let archive = format!("docker-archive:{}:{NOWHERE}", file.display());
+    succeed(Command::new("skopeo").args(["--insecure-policy", "copy", "--quiet", &tiny.layout, &archive]));
+    succeed(docker.command(&["load", "--input"]).arg(&file));
+    let container = docker.start(NOWHERE, "loaded", &["/bin/cat", "/etc/motd"]);
+    assert_eq!(docker.wait(&container, "loaded").well(), "Replaced by the second layer.\n");
+    docker.remove(&container);
+    let refusals = serve.refusals();
+    for refusal in refusals.as_array().unwrap() {
+        assert!(refusal["reason"].as_str().unwrap().contains("nowhere/tiny"), "{refusal}");
+    }
+    docker.remove_image(NOWHERE);
+    assert_eq!(containerd.snapshots("moby"), [].into());
 }
