@@ -70,3 +70,7 @@ pub const KEEPER_START_MS: u16 = 10_000;
 pub const KEEPER_FETCH_SECONDS: i64 = 5;
 /// How often a keeper looks whether its connection is still there, and so how long it outlives it.
 pub const KEEPER_CHECK_MS: u16 = 1_000;
+/// Tries to remove a layer that no snapshot has any more and that is still in use.
+pub const REMOVE_TRIES: u32 = 10;
+/// Pause between two of them. Together as long as a fetch that was given up may take to notice.
+pub const REMOVE_PAUSE_MS: u64 = 6_000;

@@ -158,10 +158,14 @@ impl LayerService {
         if closed.is_empty() {
             return;
         }
-        let (cache, keep_unused) = (self.cache.clone(), self.options.keep_unused);
-        let freeing = tokio::task::spawn_blocking(move || if keep_unused { enforce(&cache) } else { remove(&cache, &closed) });
-        if let Err(error) = freeing.await {
-            tracing::error!(%error, "freeing the disk failed");
+        let cache = self.cache.clone();
+        if self.options.keep_unused {
+            run_blocking(move || enforce(&cache)).await;
+            return;
+        }
+        let busy = remove(cache.clone(), closed).await;
+        if !busy.is_empty() {
+            tokio::spawn(remove_later(cache, busy));
         }
     }
 
@@ -171,18 +175,44 @@ impl LayerService {
     }
 }
 
+/// Runs work that blocks, and logs where it cannot be run to its end.
+async fn run_blocking<T: Send + Default + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "freeing the disk failed");
+        T::default()
+    })
+}
+
 fn enforce(cache: &Cache) {
     if let Err(error) = cache.enforce_budget() {
         tracing::warn!(%error, "cannot bring the store within its budget");
     }
 }
 
-fn remove(cache: &Cache, layers: &[Digest]) {
-    for layer in layers {
-        match cache.remove(layer) {
-            // Another process has it mounted, or a read of it is not over.
-            Ok(_) | Err(snap_cache::Error::InUse { .. } | snap_cache::Error::NotCached { .. }) => {}
-            Err(error) => tracing::warn!(%layer, %error, "cannot remove a layer"),
+/// Removes layers from the store. Gives those that are in use.
+async fn remove(cache: Cache, mut layers: Vec<Digest>) -> Vec<Digest> {
+    run_blocking(move || {
+        layers.retain(|layer| match cache.remove(layer) {
+            Ok(_) | Err(snap_cache::Error::NotCached { .. }) => false,
+            Err(snap_cache::Error::InUse { .. }) => true,
+            Err(error) => {
+                tracing::warn!(%layer, %error, "cannot remove a layer");
+                false
+            }
+        });
+        layers
+    })
+    .await
+}
+
+/// Removes layers whose last read or fetch is not over yet. Those that another process has mounted, or that came back meanwhile, stay.
+async fn remove_later(cache: Cache, mut layers: Vec<Digest>) {
+    for _ in 0..limits::REMOVE_TRIES {
+        tokio::time::sleep(Duration::from_millis(limits::REMOVE_PAUSE_MS)).await;
+        layers = remove(cache.clone(), layers).await;
+        if layers.is_empty() {
+            return;
         }
     }
+    tracing::info!(?layers, "layers that no snapshot has stay in the store: they are in use");
 }

@@ -278,6 +278,25 @@ async fn what_no_snapshot_has_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_still_in_use_is_given_back_when_it_is_not() {
+    let scene = Scene::new().await;
+    scene.open(0).await.unwrap();
+    // As a process that has the layer mounted holds it.
+    let elsewhere = Cache::open(&scene.dir.path().join("store"), CacheOptions::default()).unwrap();
+    let lease = elsewhere.lease(&scene.layers[0]).unwrap();
+    scene.service.retain(&HashSet::new(), &[]).await;
+    let stored = scene.dir.path().join("store/layers/sha256").join(scene.layers[0].hex());
+    assert!(stored.exists(), "it is in use");
+    drop(lease);
+    let freed = async {
+        while stored.exists() {
+            tokio::time::sleep(Duration::from_millis(50)).await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("it is removed as soon as nobody uses it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process_goes_on_without_a_registry() {
     let mut scene = Scene::new().await;
     let run = scene.run(0..3, Below::Nothing).await;
