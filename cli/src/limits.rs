@@ -41,6 +41,8 @@ pub(crate) const MOUNT_TABLE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const HASH_BUFFER_BYTES: usize = 256 * 1024;
 /// Longest file that is hashed. A sparse one can claim any length.
 pub(crate) const HASHED_FILE_BYTES_MAX: u64 = 1 << 40;
+/// Worker threads of the service, where the machine has as many processors.
+pub(crate) const SERVICE_WORKER_THREADS_MAX: usize = 8;
 /// Blocking threads of the service, made on demand: streaming passes, layers that are opened, records and reads of the disk.
 pub(crate) const SERVICE_BLOCKING_THREADS_MAX: usize = 96;
 /// Pause between two looks whether the keeper of the mount is alive.

@@ -51,8 +51,9 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         bail!("snap serve needs root: it mounts, and makes snapshots with the owners that images have");
     }
     keep_memory_small();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits::WORKER_THREADS)
+        .worker_threads(processors.clamp(limits::WORKER_THREADS, limits::SERVICE_WORKER_THREADS_MAX))
         .max_blocking_threads(limits::SERVICE_BLOCKING_THREADS_MAX)
         .enable_all()
         .build()

@@ -318,7 +318,7 @@ fn forget(folder: &Folder) {
 
 /// Makes a directory for this user alone; one that is there is left as it is.
 fn make_private(dir: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(dir) {
+    match DirBuilder::new().recursive(true).mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
@@ -329,7 +329,8 @@ mod tests {
     use super::*;
 
     fn state(dir: &tempfile::TempDir) -> State {
-        State::open_in(dir.path().join("state")).unwrap()
+        // After a boot nothing of the way there is left.
+        State::open_in(dir.path().join("after a boot/state")).unwrap()
     }
 
     #[test]

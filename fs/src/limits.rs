@@ -38,8 +38,11 @@ pub const OPENS_MAX: usize = 16;
 pub const SMALL_LAYER_BYTES: u64 = 128 * 1024;
 /// Pieces of a body between the network and the decoder.
 pub const PIECES_AHEAD: usize = 8;
-/// Threads that answer the kernel.
+/// Threads that answer the kernel for one image.
 pub const FUSE_THREADS: usize = 2;
+/// Threads that answer the kernel for all containers of a machine, where it has as many processors. More gain nothing: a read that has to
+/// wait does not wait there.
+pub const SERVICE_FUSE_THREADS_MAX: usize = 4;
 /// Kernel readahead on the mount, set where the process may.
 pub const READ_AHEAD_KIB: u32 = 1024;
 /// Requests that the kernel keeps in flight for readahead and asynchronous reads.

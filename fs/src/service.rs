@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join, try_join_all};
 use snap_cache::Cache;
 use snap_digest::Digest;
-use snap_registry::Platform;
+use snap_registry::{Image, Platform};
 
 use crate::connection::{Connection, Served};
 use crate::error::{ConnectionError, FsError, LayerError};
@@ -71,13 +71,12 @@ impl LayerService {
             runtime: tokio::runtime::Handle::current(),
             read_deadline: self.options.read_deadline,
         };
-        connection.serve(coat, limits::FUSE_THREADS)
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        connection.serve(coat, processors.clamp(limits::FUSE_THREADS, limits::SERVICE_FUSE_THREADS_MAX))
     }
 
     /// Takes up what an earlier process served: from now on every number that the kernel may hold is known. Opens nothing, asks nobody.
-    ///
-    /// # Errors
-    /// None for the whole: what cannot be shown is logged, and its readers get ESTALE.
+    /// What cannot be shown is logged, and its readers get ESTALE.
     pub fn restore(&self, runs: &[Run]) {
         for run in runs {
             if let Err(error) = self.trees.plant(run) {
@@ -111,19 +110,26 @@ impl LayerService {
         let image = self.images.find(wanted).await?;
         let found = find_layer(&image, wanted)?;
         let opening = self.layers.open(found.descriptor, found.diff_id, &image.reference);
-        for (descriptor, &diff_id) in image.manifest.layers.iter().zip(&image.config.diff_ids) {
-            if wanted.others.contains(&descriptor.digest) && descriptor.digest != found.descriptor.digest {
-                let (layers, descriptor, reference) = (Arc::clone(&self.layers), descriptor.clone(), image.reference.clone());
-                tokio::spawn(async move {
-                    // Whoever asks for it will be told.
-                    if let Err(error) = layers.open_ahead(&descriptor, diff_id, &reference).await {
-                        tracing::debug!(%error, "a layer could not be opened ahead");
-                    }
-                });
-            }
-        }
-        opening.await?;
+        // In this order: what the client waits for is first in every queue.
+        let (opened, ()) = join(opening, async { self.open_ahead(&image, wanted, found.descriptor.digest) }).await;
+        opened?;
         Ok(RemoteLayer::new(found.descriptor, found.diff_id, &image.reference))
+    }
+
+    /// Starts on the other layers that a client has named.
+    fn open_ahead(&self, image: &Image, wanted: &WantedLayer, but: Digest) {
+        for (descriptor, &diff_id) in image.manifest.layers.iter().zip(&image.config.diff_ids) {
+            if descriptor.digest == but || !wanted.others.contains(&descriptor.digest) {
+                continue;
+            }
+            let (layers, descriptor, reference) = (Arc::clone(&self.layers), descriptor.clone(), image.reference.clone());
+            tokio::spawn(async move {
+                // Whoever asks for it will be told.
+                if let Err(error) = layers.open_ahead(&descriptor, diff_id, &reference).await {
+                    tracing::debug!(%error, "a layer could not be opened ahead");
+                }
+            });
+        }
     }
 
     /// The directory that shows a run of layers. No registry is asked where their indexes are here.

@@ -247,8 +247,10 @@ async fn layers_that_will_be_asked_for_are_there_already_and_stay() {
     tokio::time::timeout(Duration::from_secs(60), all).await.expect("the others are opened ahead");
     scene.service.retain(&HashSet::from([scene.layers[0]]), &[]).await;
     let asked = scene.registry.requests().len();
-    scene.open(1).await.unwrap();
-    scene.open(2).await.unwrap();
+    for position in [1, 2] {
+        let alone = WantedLayer { others: Vec::new(), ..scene.wanted(position) };
+        scene.service.open(&alone).await.unwrap();
+    }
     assert_eq!(scene.registry.requests().len(), asked);
     scene.service.retain(&HashSet::from([scene.layers[0]]), &[]).await;
     assert_eq!(scene.service.status().layers.len(), 1, "what was asked for and is in no snapshot goes");
