@@ -39,6 +39,7 @@ mod layers;
 pub mod limits;
 mod mounts;
 mod prepare;
+pub mod pull;
 mod record;
 mod records;
 mod refusals;
