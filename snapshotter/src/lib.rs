@@ -23,6 +23,7 @@
 
 pub mod api;
 mod blocking;
+pub mod containerd;
 mod cri_credentials;
 mod cri_credentials_file;
 mod cri_proxy;

@@ -65,5 +65,62 @@ pub const MAX_CRI_HEADERS_BYTES: u32 = 1 << 20;
 
 /// How long connecting to containerd's CRI may take, in milliseconds.
 pub const CRI_CONNECT_TIMEOUT_MS: u64 = 5_000;
+
 /// Longest time between two passes that let go of layers which no snapshot names.
 pub const RETENTION_PERIOD_MS: u64 = 10 * 60_000;
+
+/// The longest name of a namespace of containerd, in bytes: containerd's own limit.
+pub const MAX_NAMESPACE_BYTES: usize = 76;
+
+/// The longest ID of a lease, in bytes: it travels in a header with every call.
+pub const MAX_LEASE_BYTES: usize = 1 << 10;
+
+/// The largest message that is read of containerd, in bytes: what containerd itself sends at most, unless it is told otherwise.
+pub const MAX_CONTAINERD_MESSAGE_BYTES: usize = 16 << 20;
+
+/// How many bytes of one answer containerd may send ahead of what is read of it: a few messages of its content store.
+pub const CONTAINERD_STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// The same for all answers of a connection.
+pub const CONTAINERD_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// The most snapshots that are taken of one list of containerd.
+pub const MAX_LISTED_SNAPSHOTS: usize = 1 << 20;
+
+/// The longest reason of a failure that is kept of containerd, in bytes.
+pub const MAX_REASON_BYTES: usize = 4 << 10;
+
+/// The most bytes of content that are sent to containerd in one message.
+pub const WRITE_PIECE_BYTES: usize = 1 << 20;
+
+/// The most bytes of content that are sent to containerd ahead of its word that it has written them.
+pub const WRITE_AHEAD_BYTES: u64 = 4 << 20;
+
+/// The most messages that are sent ahead in the same way.
+pub const WRITE_AHEAD_PIECES: usize = 64;
+
+/// How often a record of an image is created and updated in turn, when others delete and create it all the while.
+pub const PUT_IMAGE_TRIES: u32 = 8;
+
+/// How long it may take to connect to containerd, and to be told its version, in milliseconds.
+pub const CONTAINERD_CONNECT_TIMEOUT_MS: u64 = 10_000;
+
+/// How long containerd may take for one call of those that only read or write its records, in milliseconds. While it collects
+/// garbage they wait.
+pub const CONTAINERD_CALL_TIMEOUT_MS: u64 = 60_000;
+
+/// How long containerd may take for a call that answers only after garbage was collected, in milliseconds.
+pub const CONTAINERD_COLLECT_TIMEOUT_MS: u64 = 10 * 60_000;
+
+/// How long containerd may take to write one message of content, in milliseconds.
+pub const CONTENT_WRITE_TIMEOUT_MS: u64 = 2 * 60_000;
+
+/// How long containerd may take to begin and to commit content, in milliseconds: it hashes again what is there of it already, and
+/// syncs the whole of it.
+pub const CONTENT_COMMIT_TIMEOUT_MS: u64 = 15 * 60_000;
+
+/// How long containerd may take to prepare a snapshot, in milliseconds: the snapshotter may read the whole layer for it.
+pub const SNAPSHOT_PREPARE_TIMEOUT_MS: u64 = 60 * 60_000;
+
+/// How long containerd may take to unpack one layer, in milliseconds.
+pub const LAYER_APPLY_TIMEOUT_MS: u64 = 60 * 60_000;

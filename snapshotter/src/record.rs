@@ -14,7 +14,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 /// What a snapshot is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A read-only look at its parent.
     View,
     /// Writable, and may be committed.

@@ -1,11 +1,17 @@
-//! The machine's own containerd with this service as its snapshotter: what is not served must work as with its overlayfs.
+//! containerd, from both sides. The machine's own with this service as its snapshotter: what is not served must work as with its
+//! overlayfs. And every version that `ci/daemons` installs, called for what only it can do.
 //!
-//! Needs root, containerd, ctr, runc and tar, and what `ci/test` makes: SNAP_E2E_IMAGES lists images as JSON lines, SNAP_E2E_CACHE is a
-//! folder on a real file system.
+//! Needs root, containerd, ctr, runc, tar and gzip, and what `ci/test` makes: SNAP_E2E_IMAGES lists images as JSON lines,
+//! SNAP_E2E_DAEMONS daemons, SNAP_E2E_CACHE is a folder on a real file system.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod bare;
+mod connection;
 mod daemon;
+mod ingests;
+mod records;
+mod unpacking;
 
 use std::path::PathBuf;
 use std::process::Command;
