@@ -3,47 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde::Deserialize;
 use tempfile::TempDir;
 
-/// One variant of an image, as `ci/test` lists them.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct TestImage {
-    pub(crate) name: String,
-    pub(crate) variant: String,
-    /// In the registry.
-    pub(crate) reference: String,
-    /// `oci:DIR:TAG`.
-    pub(crate) layout: String,
-    /// The files, as another tool unpacks them.
-    pub(crate) tree: PathBuf,
-}
-
-impl TestImage {
-    /// The folder of the OCI layout.
-    pub(crate) fn layout_dir(&self) -> PathBuf {
-        let dir = self.layout.strip_prefix("oci:").and_then(|rest| rest.strip_suffix(&format!(":{}", self.variant)));
-        PathBuf::from(dir.unwrap_or_else(|| panic!("{} is no oci:DIR:TAG", self.layout)))
-    }
-}
-
-pub(crate) fn images() -> Vec<TestImage> {
-    let list = std::env::var("SNAP_E2E_IMAGES").expect("SNAP_E2E_IMAGES is not set: run these tests with ci/test");
-    let lines = std::fs::read_to_string(&list).unwrap_or_else(|error| panic!("{list}: {error}"));
-    let images: Vec<TestImage> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(!images.is_empty(), "{list} lists no image");
-    images
-}
-
-pub(crate) fn image(name: &str, variant: &str) -> TestImage {
-    let found = images().into_iter().find(|image| image.name == name && image.variant == variant);
-    found.unwrap_or_else(|| panic!("no image {name}:{variant} was built"))
-}
+use crate::built::scratch_parent;
+pub(crate) use crate::built::{TestImage, image, images};
 
 /// A folder for a test's caches and mounts, on a real file system.
 pub(crate) fn scratch() -> TempDir {
-    let parent = std::env::var("SNAP_E2E_CACHE").expect("SNAP_E2E_CACHE is not set: run these tests with ci/test");
-    tempfile::tempdir_in(parent).unwrap()
+    tempfile::tempdir_in(scratch_parent()).unwrap()
 }
 
 pub(crate) fn snap() -> Command {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on has failed.
 
+#[path = "../shared/built.rs"]
+mod built;
 mod faults;
 mod fidelity;
 mod harness;

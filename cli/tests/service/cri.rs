@@ -14,6 +14,7 @@ use tonic_prost::ProstCodec;
 
 use crate::client::{Client, Spoken};
 use crate::containerd::Containerd;
+use crate::images::image;
 use crate::process::wait_until;
 use messages::{
     AuthConfig, ContainerConfig, ContainerId, ContainerMetadata, ContainerState, ContainerStatus, ContainerStatusResponse,
@@ -125,6 +126,17 @@ impl<'c, 'm> Cri<'c, 'm> {
         let created: ContainerId = self.runtime_call("CreateContainer", request);
         created.container_id
     }
+}
+
+/// Pulls an image, which downloads no layer, and runs it.
+pub(crate) fn use_lazily(containerd: &Containerd<'_>) {
+    let (tiny, mut cri) = (image("tiny", "gzip"), Cri::new(containerd));
+    cri.pull(&tiny.reference).unwrap();
+    assert!(!tiny.layers().iter().any(|layer| containerd.blobs(cri.namespace()).contains(layer)));
+    let container = cri.start(&tiny.reference, "short", &["/bin/cat", "/etc/motd"]);
+    assert_eq!(cri.wait(&container, "short").well(), "Replaced by the second layer.\n");
+    cri.remove(&container);
+    cri.finish();
 }
 
 impl Client for Cri<'_, '_> {

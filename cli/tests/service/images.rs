@@ -1,27 +1,15 @@
-//! The images and daemons that `ci/test` has made ready, and images made of those.
+//! The daemons that `ci/test` has made ready, and images made of those that it has built.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use snap_digest::Digest;
 
+use crate::built::listed;
+pub(crate) use crate::built::{TestImage, image, scratch_parent};
 use crate::process::succeed;
-
-/// One variant of an image, as `ci/images --list` tells it.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct TestImage {
-    pub(crate) name: String,
-    pub(crate) variant: String,
-    /// In the registry.
-    pub(crate) reference: String,
-    /// `oci:DIR:TAG`.
-    pub(crate) layout: String,
-    /// The files, as another tool unpacks them.
-    pub(crate) tree: PathBuf,
-}
 
 /// A daemon, as `ci/daemons --list` tells it.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,28 +19,12 @@ pub(crate) struct Daemon {
     pub(crate) bin: PathBuf,
 }
 
-fn listed<T: DeserializeOwned>(variable: &str) -> Vec<T> {
-    let list = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run these tests with ci/test"));
-    let lines = std::fs::read_to_string(&list).unwrap_or_else(|error| panic!("{list}: {error}"));
-    lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{list}: {error} in {line}"))).collect()
-}
-
-pub(crate) fn image(name: &str, variant: &str) -> TestImage {
-    let found = listed::<TestImage>("SNAP_E2E_IMAGES").into_iter().find(|image| image.name == name && image.variant == variant);
-    found.unwrap_or_else(|| panic!("no image {name}:{variant} was built"))
-}
-
 pub(crate) fn daemon(name: &str) -> Daemon {
     let found = listed::<Daemon>("SNAP_E2E_DAEMONS").into_iter().find(|daemon| daemon.name == name);
     found.unwrap_or_else(|| panic!("{name} was not installed"))
 }
 
 impl TestImage {
-    fn layout_dir(&self) -> PathBuf {
-        let dir = self.layout.strip_prefix("oci:").and_then(|rest| rest.strip_suffix(&format!(":{}", self.variant)));
-        PathBuf::from(dir.unwrap_or_else(|| panic!("{} is no oci:DIR:TAG", self.layout)))
-    }
-
     /// `HOST:PORT` of the registry.
     pub(crate) fn registry(&self) -> &str {
         self.reference.split_once('/').unwrap().0
@@ -160,11 +132,6 @@ fn layer_of(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
     succeed(tar.arg(&archive).arg("--directory").arg(dir.path()).arg(path));
     let blob = succeed(Command::new("gzip").args(["--no-name", "--stdout"]).arg(&archive)).stdout;
     (std::fs::read(&archive).unwrap(), blob)
-}
-
-/// Where everything of these tests is kept: a real file system, which overlayfs takes as an upper directory.
-pub(crate) fn scratch_parent() -> PathBuf {
-    PathBuf::from(std::env::var("SNAP_E2E_CACHE").expect("SNAP_E2E_CACHE is not set: run these tests with ci/test"))
 }
 
 /// The image of a pod's sandbox: it sleeps.

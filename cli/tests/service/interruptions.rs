@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::client::Client;
 use crate::containerd::{Containerd, Snapshotter, Version};
-use crate::cri::Cri;
+use crate::cri::use_lazily;
 use crate::ctr::{Ctr, Pull};
 use crate::door::Door;
 use crate::images::image;
@@ -21,14 +21,7 @@ fn a_service_that_starts_after_containerd_is_used() {
         let mut serve = Serve::new(&machine, "");
         let containerd = Containerd::start(&machine, version, Snapshotter::Snap);
         serve.resume();
-        let tiny = image("tiny", "gzip");
-        let mut cri = Cri::new(&containerd);
-        cri.pull(&tiny.reference).unwrap();
-        assert!(!tiny.layers().iter().any(|layer| containerd.blobs("k8s.io").contains(layer)));
-        let container = cri.start(&tiny.reference, "short", &["/bin/cat", "/etc/motd"]);
-        assert_eq!(cri.wait(&container, "short").well(), "Replaced by the second layer.\n");
-        cri.remove(&container);
-        cri.finish();
+        use_lazily(&containerd);
     }
 }
 

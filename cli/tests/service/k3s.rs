@@ -2,11 +2,9 @@
 
 use std::process::Command;
 
-use crate::client::Client;
 use crate::containerd::{Containerd, Version};
-use crate::cri::Cri;
+use crate::cri::use_lazily;
 use crate::documents::snippet;
-use crate::images::image;
 use crate::machine::Machine;
 use crate::process::succeed;
 use crate::serve::{Serve, socket};
@@ -29,12 +27,6 @@ fn the_file_that_is_made_of_that_of_k3s_is_lazy() {
 
     let serve = Serve::start(&machine, "");
     let containerd = Containerd::configured_by(&machine, Version::V2, &config);
-    let (tiny, mut cri) = (image("tiny", "gzip"), Cri::new(&containerd));
-    cri.pull(&tiny.reference).unwrap();
-    assert!(!tiny.layers().iter().any(|layer| containerd.blobs("k8s.io").contains(layer)));
-    let container = cri.start(&tiny.reference, "short", &["/bin/cat", "/etc/motd"]);
-    assert_eq!(cri.wait(&container, "short").well(), "Replaced by the second layer.\n");
-    cri.remove(&container);
-    cri.finish();
+    use_lazily(&containerd);
     assert_eq!(serve.refusals(), serde_json::json!([]));
 }

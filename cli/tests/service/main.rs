@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test that cannot go on has failed.
 
+#[path = "../shared/built.rs"]
+mod built;
 mod client;
 mod containerd;
 mod credentials;

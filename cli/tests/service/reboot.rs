@@ -14,6 +14,14 @@ use crate::serve::Serve;
 const NOISE: &str = "/usr/share/noise";
 const EIO_TEXT: &str = "Input/output error";
 
+/// The daemons that ran before the power went.
+fn power_on(serve: &mut Serve<'_>, containerd: &mut Containerd<'_>) {
+    serve.forget();
+    serve.resume();
+    containerd.forget();
+    containerd.resume();
+}
+
 #[test]
 fn a_complete_image_starts_without_its_registry() {
     let image = image("python", "gzip");
@@ -27,10 +35,7 @@ fn a_complete_image_starts_without_its_registry() {
 
     door.shut();
     machine.power_off();
-    serve.forget();
-    serve.resume();
-    containerd.forget();
-    containerd.resume();
+    power_on(&mut serve, &mut containerd);
     assert_eq!(serve.status()["complete"], true);
     let ctr = Ctr::new(&containerd, Pull::Transfer);
     let container = ctr.start(&reference, "report", &[]);
@@ -57,10 +62,7 @@ fn a_container_of_docker_starts_again_without_its_registry() {
         door.shut();
         machine.power_off();
     }
-    serve.forget();
-    serve.resume();
-    containerd.forget();
-    containerd.resume();
+    power_on(&mut serve, &mut containerd);
     let docker = Docker::start(&containerd);
     stdout(&mut docker.command(&["start", "kept"]));
     let said = docker.wait("kept", "kept").well();
@@ -90,10 +92,7 @@ fn an_incomplete_image_starts_and_lacks_only_what_is_missing() {
         door.shut();
         machine.power_off();
     }
-    serve.forget();
-    serve.resume();
-    containerd.forget();
-    containerd.resume();
+    power_on(&mut serve, &mut containerd);
     let ctr = Ctr::new(&containerd, Pull::Transfer);
     let container = ctr.start(&reference, "lacks", &read_noise);
     let spoken = ctr.wait(&container, "lacks");
