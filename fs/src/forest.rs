@@ -4,7 +4,7 @@
 //! its name, and that costs nothing; its layers' indexes are opened and merged when it is first looked into. So a process that takes
 //! over a mount with many trees answers its first read as soon as it has opened the one tree that is read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use nix::errno::Errno;
@@ -95,10 +95,10 @@ impl Trees {
     }
 
     /// Fells every tree that is not among `runs`. Gives the names of those that fell.
-    pub(crate) fn retain(&self, runs: &[Run]) -> Vec<Prefix> {
-        let keep: Vec<Prefix> = runs.iter().map(prefix_of).collect();
+    pub(crate) fn retain(&self, runs: &[Run]) -> HashSet<Prefix> {
+        let keep: HashSet<Prefix> = runs.iter().map(prefix_of).collect();
         let mut planted = self.planted.write().unwrap_or_else(PoisonError::into_inner);
-        let felled: Vec<Prefix> = planted.trees.keys().filter(|prefix| !keep.contains(prefix)).copied().collect();
+        let felled: HashSet<Prefix> = planted.trees.keys().filter(|prefix| !keep.contains(prefix)).copied().collect();
         planted.trees.retain(|prefix, _| !felled.contains(prefix));
         planted.layers.retain(|_, (_, trees)| {
             trees.retain(|tree| !felled.contains(tree));

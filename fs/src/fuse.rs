@@ -45,11 +45,16 @@ pub(crate) struct Coat {
 
 /// Takes a connection that is mounted already and serves it until it ends. Blocks.
 pub(crate) fn serve(coat: Coat, device: OwnedFd) -> std::io::Result<()> {
+    session(coat, device, limits::FUSE_THREADS)?.run()
+}
+
+/// A session of `threads` threads that answers what comes from `device`.
+pub(crate) fn session<F: Filesystem>(filesystem: F, device: OwnedFd, threads: usize) -> std::io::Result<Session<F>> {
     let mut config = Config::default();
-    config.n_threads = Some(limits::FUSE_THREADS);
+    config.n_threads = Some(threads);
     // A request that was read through a cloned descriptor would die with it.
     config.clone_fd = false;
-    Session::from_fd(coat, device, SessionACL::All, config)?.run()
+    Session::from_fd(filesystem, device, SessionACL::All, config)
 }
 
 fn system_time(time: Timestamp) -> SystemTime {

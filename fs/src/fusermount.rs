@@ -1,20 +1,22 @@
 //! Mounting for those who are not root, through the set-uid program `fusermount3`: it mounts, and hands the descriptor of the connection
 //! back over a socket (libfuse's protocol: one byte with the descriptor as ancillary data, the socket's number in `_FUSE_COMMFD`).
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::error::MountError;
+use crate::passing;
 
 const PROGRAM: &str = "fusermount3";
 
 pub(crate) fn mount(source: &str, dir: &Path) -> Result<OwnedFd, MountError> {
-    receive(source, dir).map_err(|source| MountError::Mount { dir: dir.to_owned(), source })
+    mounted(source, dir).map_err(|source| MountError::Mount { dir: dir.to_owned(), source })
 }
 
 pub(crate) fn unmount(dir: &Path, lazily: bool) -> Result<(), MountError> {
@@ -32,7 +34,7 @@ fn escaped(source: &str) -> String {
     source.replace('\\', "\\\\").replace(',', "\\,")
 }
 
-fn receive(source: &str, dir: &Path) -> io::Result<OwnedFd> {
+fn mounted(source: &str, dir: &Path) -> io::Result<OwnedFd> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
     let mut command = Command::new(PROGRAM);
@@ -40,19 +42,10 @@ fn receive(source: &str, dir: &Path) -> io::Result<OwnedFd> {
     command.arg("--").arg(dir).env("_FUSE_COMMFD", theirs.as_raw_fd().to_string());
     run(&mut command)?;
     drop(theirs);
-    let mut byte = [0];
-    let mut buffers = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
-    let message = recvmsg::<()>(ours.as_raw_fd(), &mut buffers, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(descriptors) = control
-            && let Some(&descriptor) = descriptors.first()
-        {
-            // SAFETY: the kernel has just made this descriptor for us; nothing else owns it.
-            return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        }
-    }
-    Err(io::Error::other("fusermount3 handed back no descriptor"))
+    passing::receive(ours.as_fd()).map_err(|errno| match errno {
+        Errno::EPROTO => io::Error::other("fusermount3 handed back no descriptor"),
+        errno => errno.into(),
+    })
 }
 
 fn run(command: &mut Command) -> io::Result<()> {

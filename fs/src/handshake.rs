@@ -17,11 +17,12 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
-use fuser::{Config, Filesystem, InitFlags, Session, SessionACL};
+use fuser::{Filesystem, InitFlags, Session};
 use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown, socketpair};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectionError;
+use crate::fuse::session;
 use crate::limits;
 
 /// Version of the file's form. Others are not read.
@@ -218,11 +219,7 @@ pub(crate) fn introduce<F: Filesystem>(
     send(ours.as_raw_fd(), request.as_bytes(), MsgFlags::MSG_NOSIGNAL).map_err(session_failed)?;
     // A session that wants a second message meets the end instead of waiting for ever.
     shutdown(ours.as_raw_fd(), Shutdown::Write).map_err(session_failed)?;
-    let mut config = Config::default();
-    config.n_threads = Some(threads);
-    // A request that was read through a cloned descriptor would die with it.
-    config.clone_fd = false;
-    let session = Session::from_fd(filesystem, theirs, SessionACL::All, config).map_err(ConnectionError::Session)?;
+    let session = session(filesystem, theirs, threads).map_err(ConnectionError::Session)?;
     let mut reply = vec![0; limits::HANDSHAKE_BYTES_MAX];
     let length = recv(ours.as_raw_fd(), &mut reply, MsgFlags::MSG_DONTWAIT).map_err(session_failed)?;
     reply.truncate(length);
