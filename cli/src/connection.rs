@@ -132,8 +132,8 @@ impl Place {
         }
         let mut command = Command::new("/proc/self/exe");
         command.arg0(KEEPER_NAME).arg(AS_KEEPER).arg(socket);
-        let keeper = keeper::start(command, device).context("cannot start the process that keeps the mount alive")?;
-        tracing::info!(pid = keeper.id(), "a keeper holds the mount");
+        let pid = keeper::start(command, device).context("cannot start the process that keeps the mount alive")?;
+        tracing::info!(pid, "a keeper holds the mount");
         Ok(())
     }
 }

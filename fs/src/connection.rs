@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use fuser::{Filesystem, Notifier};
+use fuser::Filesystem;
 use tokio::sync::oneshot;
 
 use crate::device;
@@ -42,13 +42,12 @@ enum Origin {
 pub struct Served {
     device: OwnedFd,
     dir: PathBuf,
-    notifier: Notifier,
     end: Option<oneshot::Receiver<io::Result<()>>>,
 }
 
 impl Connection {
-    /// Mounts a new connection at `dir`, as root. A mount of ours that is found there is what an earlier daemon left: it is aborted
-    /// (see [`abort`]), so no other daemon may be serving it. `saved` is the file that [`Self::adopt`] will need; its directory must
+    /// Mounts a new connection at `dir`, as root. A mount of ours that is found there is what an earlier daemon left: it is
+    /// ended for everyone, so no other daemon may be serving it. `saved` is the file that [`Self::adopt`] will need; its directory must
     /// exist and not outlive the boot.
     ///
     /// # Errors
@@ -154,11 +153,10 @@ impl Connection {
         };
         // The kernel cuts it down to its default when it gets the reply, so not earlier.
         set_read_ahead(&self.dir);
-        let notifier = session.notifier();
         let (sender, end) = oneshot::channel();
         let thread = std::thread::Builder::new().name("snap-fuse".to_owned());
         thread.spawn(move || sender.send(session.run())).map_err(ConnectionError::Session)?;
-        Ok(Served { device: self.device, dir: self.dir, notifier, end: Some(end) })
+        Ok(Served { device: self.device, dir: self.dir, end: Some(end) })
     }
 
     /// The kernel has sent it when mount(2) returns.
@@ -182,11 +180,6 @@ impl Served {
     /// Where it is mounted.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// Tells the kernel what to forget. Never from within a request: the kernel waits for locks that the request's caller may hold.
-    pub fn notifier(&self) -> &Notifier {
-        &self.notifier
     }
 
     /// Returns when the connection is gone: unmounted and no file of it open any more, or aborted. May be dropped and called again.

@@ -73,11 +73,3 @@ pub fn ready() -> Result<(), KeepError> {
 pub fn stopping() -> Result<(), KeepError> {
     sd_notify::notify(&[NotifyState::Stopping]).map_err(KeepError::ServiceManager)
 }
-
-/// One line for people, in `systemctl status`. Line breaks become spaces: a new line would be a new assignment.
-///
-/// # Errors
-/// [`KeepError::ServiceManager`].
-pub fn status(text: &str) -> Result<(), KeepError> {
-    sd_notify::notify(&[NotifyState::Status(&text.replace(['\n', '\r'], " "))]).map_err(KeepError::ServiceManager)
-}

@@ -11,7 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::{fs, io};
 
 use nix::errno::Errno;
@@ -21,26 +21,18 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, get
 use nix::sys::stat::{Mode, umask};
 use nix::sys::time::TimeVal;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
-use tokio::sync::oneshot;
 
 use crate::device;
 use crate::error::KeepError;
 use crate::limits;
 use crate::passing::{receive, send};
 
-/// A keeper that this process has started.
-#[derive(Debug)]
-pub struct Keeper {
-    id: u32,
-    end: Option<oneshot::Receiver<ExitStatus>>,
-}
-
-/// Starts `command`, a program that calls [`run`] before anything else, and returns when its socket is there. It gets `device` as its
-/// standard input, an empty environment and `/` as its directory.
+/// Starts `command`, a program that calls [`run`] before anything else, and returns its process ID when its socket is there. It gets
+/// `device` as its standard input, an empty environment and `/` as its directory.
 ///
 /// # Errors
 /// [`KeepError::Start`], [`KeepError::NotReady`].
-pub fn start(mut command: Command, device: BorrowedFd<'_>) -> Result<Keeper, KeepError> {
+pub fn start(mut command: Command, device: BorrowedFd<'_>) -> Result<u32, KeepError> {
     let device = device.try_clone_to_owned().map_err(KeepError::Start)?;
     command.env_clear().current_dir("/").stdin(device).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(KeepError::Start)?;
@@ -50,10 +42,10 @@ pub fn start(mut command: Command, device: BorrowedFd<'_>) -> Result<Keeper, Kee
         let _ = child.kill();
         return Err(KeepError::NotReady(child.wait().map_err(KeepError::Start)?));
     }
-    let (sender, end) = oneshot::channel();
+    // Somebody has to wait for it, or it stays a zombie.
     let thread = std::thread::Builder::new().name("snap-keeper".to_owned());
-    thread.spawn(move || child.wait().map(|status| sender.send(status))).map_err(KeepError::Start)?;
-    Ok(Keeper { id, end: Some(end) })
+    thread.spawn(move || child.wait()).map_err(KeepError::Start)?;
+    Ok(id)
 }
 
 fn said_ready(child: &mut Child) -> io::Result<bool> {
@@ -68,20 +60,6 @@ fn said_ready(child: &mut Child) -> io::Result<bool> {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-impl Keeper {
-    /// Its process ID.
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Returns how it ended, when it does. None if that was told before. While the connection lives, it should be followed by another.
-    pub async fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.end.as_mut()?.await.ok();
-        self.end = None;
-        status
     }
 }
 

@@ -54,7 +54,6 @@ pub use image_fs::{DirectoryEntry, ImageFs, ReadPlan, Stat};
 pub use inspect::{ImageReport, LayerReport};
 pub use layer::Layer;
 pub use mount::{MountOptions, Mounted, mount_image, unmount};
-pub use mount_point::abort;
 pub use numbers::ROOT;
 pub use progress::{LayerProgress, Progress, Rung};
 pub use remote::{Below, LowerDirectory, RemoteLayer, Run, WantedLayer};

@@ -17,7 +17,7 @@ use crate::mount::{FILE_SYSTEM_TYPE, escaped};
 ///
 /// # Errors
 /// [`MountError::Unmount`].
-pub fn abort(dir: &Path) -> Result<(), MountError> {
+pub(crate) fn abort(dir: &Path) -> Result<(), MountError> {
     let failed = |source| MountError::Unmount { dir: dir.to_owned(), source };
     let dir = &dir.canonicalize().map_err(failed)?;
     for _ in 0..limits::LEFTOVER_MOUNTS_MAX {

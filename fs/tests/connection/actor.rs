@@ -56,7 +56,6 @@ fn read(path: &Path) {
 fn storing_daemon(dir: &Path) {
     let connection = Connection::mount(&mount_point(dir), "test", &saved(dir)).unwrap();
     println!("stored {}", fd_store::store(connection.device()).unwrap());
-    fd_store::status("two\nlines").unwrap();
     fd_store::ready().unwrap();
     serve(connection, Mode::Withhold);
 }

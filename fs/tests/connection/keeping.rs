@@ -2,25 +2,37 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use snap_fs::keeper::{self, Keeper};
-use snap_fs::{KeepError, unmount};
+use snap_fs::{KeepError, keeper, unmount};
 
-use crate::scene::{Actor, Scene, command, socket, wait};
+use crate::scene::{Actor, PATIENCE, Scene, command, socket};
 use crate::tiny::Mode;
 
 const NOBODY: u32 = 65534;
 const FETCHES: usize = 20;
 
-fn keep(scene: &Scene, device: BorrowedFd<'_>) -> Keeper {
-    keeper::start(command("keeper", scene.dir()), device).unwrap()
+fn keep(scene: &Scene, device: BorrowedFd<'_>) -> Pid {
+    Pid::from_raw(keeper::start(command("keeper", scene.dir()), device).unwrap().cast_signed())
+}
+
+/// Waits for the end of a process. One that is not there any more has ended.
+fn wait_ended(id: Pid) {
+    // SAFETY: takes two numbers and gives a new descriptor, which nothing else owns.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, id.as_raw(), 0) };
+    if let Ok(process @ 0..) = i32::try_from(process) {
+        // SAFETY: as above.
+        let process = unsafe { OwnedFd::from_raw_fd(process) };
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+        assert_eq!(poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout), Ok(1), "it does not end");
+    }
 }
 
 fn is_kept(scene: &Scene) -> bool {
@@ -30,11 +42,10 @@ fn is_kept(scene: &Scene) -> bool {
 pub(crate) fn a_keeper_ends_with_its_connection() {
     let scene = Scene::new();
     let (served, device) = scene.serve(Mode::Answer);
-    let mut keeper = keep(&scene, device.as_fd());
+    let keeper = keep(&scene, device.as_fd());
     assert!(is_kept(&scene));
     unmount(&scene.mount_point(), false).unwrap();
-    assert!(wait(keeper.ended()).unwrap().success());
-    assert!(wait(keeper.ended()).is_none());
+    wait_ended(keeper);
     assert!(!is_kept(&scene), "nobody listens");
     drop((served, device));
 }
@@ -42,8 +53,7 @@ pub(crate) fn a_keeper_ends_with_its_connection() {
 pub(crate) fn a_keeper_survives_what_ends_daemons() {
     let scene = Scene::new();
     let (_served, device) = scene.serve(Mode::Answer);
-    let keeper = keep(&scene, device.as_fd());
-    let id = Pid::from_raw(i32::try_from(keeper.id()).unwrap());
+    let id = keep(&scene, device.as_fd());
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         kill(id, signal).unwrap();
         assert!(is_kept(&scene), "{signal}");
@@ -57,10 +67,10 @@ pub(crate) fn a_keeper_takes_the_place_of_a_dead_one() {
     drop(UnixListener::bind(socket(scene.dir())).unwrap());
     assert!(!is_kept(&scene), "a socket without a listener");
     let (_served, device) = scene.serve(Mode::Answer);
-    let mut first = keep(&scene, device.as_fd());
+    let first = keep(&scene, device.as_fd());
     assert!(is_kept(&scene));
-    kill(Pid::from_raw(i32::try_from(first.id()).unwrap()), Signal::SIGKILL).unwrap();
-    assert!(!wait(first.ended()).unwrap().success());
+    kill(first, Signal::SIGKILL).unwrap();
+    wait_ended(first);
     assert!(!is_kept(&scene));
     let _second = keep(&scene, device.as_fd());
     assert!(is_kept(&scene));
@@ -104,7 +114,7 @@ pub(crate) fn a_keeper_holds_the_device_and_nothing_else() {
     assert_eq!(fs::read_dir("/proc/self/fd").unwrap().count(), before);
     // It has closed its end when this returns.
     UnixStream::connect(socket(scene.dir())).unwrap().read_to_end(&mut Vec::new()).unwrap();
-    let process = format!("/proc/{}", keeper.id());
+    let process = format!("/proc/{keeper}");
     let mut held: Vec<String> = fs::read_dir(format!("{process}/fd"))
         .unwrap()
         .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().to_str().unwrap().split(':').next().unwrap().to_owned())

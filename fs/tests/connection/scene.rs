@@ -7,7 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use snap_fs::{Connection, Served, abort};
+use nix::mount::{MntFlags, umount2};
+use snap_fs::{Connection, Served};
 use tempfile::TempDir;
 
 use crate::actor::MARK;
@@ -64,12 +65,19 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        abort(&self.mount_point()).unwrap();
+        abort(&self.mount_point());
+        assert_eq!(self.mounts(), 0);
     }
 }
 
 pub(crate) fn mount_point(dir: &Path) -> PathBuf {
     dir.join("fs")
+}
+
+/// Ends what is mounted there for everyone, however often it is.
+pub(crate) fn abort(mount_point: &Path) {
+    let unmount = |how| umount2(mount_point, how | MntFlags::UMOUNT_NOFOLLOW);
+    while unmount(MntFlags::MNT_FORCE).or_else(|_| unmount(MntFlags::MNT_DETACH)).is_ok() {}
 }
 
 pub(crate) fn saved(dir: &Path) -> PathBuf {
@@ -141,7 +149,7 @@ impl Drop for Actor {
     fn drop(&mut self) {
         if std::thread::panicking() {
             // A process that waits for the mount cannot be killed before this.
-            drop(abort(&self.mount_point));
+            abort(&self.mount_point);
         }
         drop(self.child.kill());
         drop(self.child.wait());
