@@ -1,7 +1,7 @@
 //! One blob that several images name, each in its own repository: when one does not give it any more, another may.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use snap_digest::Digest;
@@ -29,22 +29,38 @@ impl BlobSources {
         Arc::new(Self { digest: blob.digest(), size_bytes: blob.size_bytes(), sources })
     }
 
-    /// Puts `reference` in front: whoever asked last has the best chance to have credentials that are still good.
+    /// Puts `reference` in front: whoever asked last has the best chance to have credentials that are still good. `blob` is asked for
+    /// only where the reference is new.
     pub(crate) fn prefer(&self, reference: &str, blob: impl FnOnce() -> Result<Arc<dyn Blob>, Error>) -> Result<(), Error> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        match sources.iter().position(|source| source.reference == reference) {
-            Some(at) => sources[..=at].rotate_right(1),
-            None => {
-                sources.insert(0, Named { reference: reference.to_owned(), blob: blob()? });
-                sources.truncate(limits::BLOB_SOURCES_MAX);
-            }
+        if to_front(&mut self.sources(), reference) {
+            return Ok(());
+        }
+        // Where the place is described may have to be read from disk: not while others wait for the list.
+        let named = Named { reference: reference.to_owned(), blob: blob()? };
+        let mut sources = self.sources();
+        if !to_front(&mut sources, reference) {
+            sources.insert(0, named);
+            sources.truncate(limits::BLOB_SOURCES_MAX);
         }
         Ok(())
     }
 
-    fn all(&self) -> Vec<Named> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn sources(&self) -> MutexGuard<'_, Vec<Named>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn all(&self) -> Vec<Named> {
+        self.sources().clone()
+    }
+}
+
+/// Whether the place is known; it is the first then.
+fn to_front(sources: &mut [Named], reference: &str) -> bool {
+    let known = sources.iter().position(|source| source.reference == reference);
+    if let Some(at) = known {
+        sources[..=at].rotate_right(1);
+    }
+    known.is_some()
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use snap_digest::Digest;
-use snap_registry::{Client, Descriptor, Reference};
+use snap_registry::{Blob, Client, Descriptor};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
@@ -83,9 +83,12 @@ impl OpenLayers {
         &self.shared
     }
 
+    fn blob(&self, descriptor: &Descriptor, reference: &str) -> Result<Arc<dyn Blob>, snap_registry::Error> {
+        Ok(self.client.source(&reference.parse()?)?.blob(descriptor))
+    }
+
     fn sources(&self, descriptor: &Descriptor, reference: &str) -> Result<Arc<BlobSources>, FsError> {
-        let parsed: Reference = reference.parse().map_err(snap_registry::Error::from)?;
-        Ok(BlobSources::new(reference, self.client.source(&parsed)?.blob(descriptor)))
+        Ok(BlobSources::new(reference, self.blob(descriptor, reference)?))
     }
 
     /// Opens a layer from the local store alone. Blocks on nothing but the disk, so the threads that answer the kernel may call it.
@@ -136,17 +139,18 @@ impl OpenLayers {
         if self.get(&descriptor.digest).is_none() {
             self.join(descriptor, diff_id, reference).await?;
         }
-        let parsed: Reference = reference.parse().map_err(|error| Arc::new(snap_registry::Error::from(error).into()))?;
-        let blob = || Ok(self.client.source(&parsed)?.blob(descriptor));
-        match self.held().get_mut(&descriptor.digest) {
-            Some(held) => {
-                held.expected_until = None;
-                held.sources.prefer(reference, blob).map_err(|error| Arc::new(error.into()))?;
-                Ok(Arc::clone(&held.layer))
-            }
-            // Closed again by a removal that did not know of it.
-            None => Err(Arc::new(LayerError::NotHere.of(descriptor.digest))),
-        }
+        // Closed again by a removal that did not know of it.
+        let (layer, sources) = self.claim(&descriptor.digest).ok_or_else(|| Arc::new(LayerError::NotHere.of(descriptor.digest)))?;
+        sources.prefer(reference, || self.blob(descriptor, reference)).map_err(|error| Arc::new(error.into()))?;
+        Ok(layer)
+    }
+
+    /// A layer that is open, for good: from now on it is not only expected.
+    fn claim(&self, layer: &Digest) -> Option<(Arc<Layer>, Arc<BlobSources>)> {
+        let mut held = self.held();
+        let held = held.get_mut(layer)?;
+        held.expected_until = None;
+        Some((Arc::clone(&held.layer), Arc::clone(&held.sources)))
     }
 
     async fn join(self: &Arc<Self>, descriptor: &Descriptor, diff_id: Digest, reference: &str) -> Result<Arc<Layer>, Arc<FsError>> {
