@@ -47,6 +47,20 @@ pub enum FsError {
         /// The registry's answer, which may be an earlier one.
         why: String,
     },
+    /// Layers that the service has not.
+    #[error("the service has no layer {}", listed(layers))]
+    UnknownLayers {
+        /// Their digests, as far as they were looked for.
+        layers: Vec<Digest>,
+    },
+    /// Not all of a layer can be brought here.
+    #[error("layer {}: the rest of it cannot be had: {source}", layer.short())]
+    Incomplete {
+        /// Its digest.
+        layer: Digest,
+        /// What stands in the way.
+        source: ReadError,
+    },
     /// A worker ended before its work did.
     #[error("a worker thread failed: {0}")]
     Worker(#[from] tokio::task::JoinError),
@@ -76,14 +90,15 @@ impl FsError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Registry(error) => error.is_temporary(),
-            Self::Layer { source, .. } => match &**source {
-                LayerError::Registry(error) => error.is_temporary(),
-                LayerError::Cache(error) => matches!(error, snap_cache::Error::Busy { .. } | snap_cache::Error::NoSpace { .. }),
-                _ => false,
-            },
+            Self::Layer { source, .. } => source.is_temporary(),
+            Self::Incomplete { source, .. } => source.is_temporary(),
             _ => false,
         }
     }
+}
+
+fn listed(layers: &[Digest]) -> String {
+    layers.iter().map(Digest::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether another reader of the format may make more of the same bytes.
@@ -141,9 +156,22 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    fn is_temporary(&self) -> bool {
+        match self {
+            Self::Registry(error) => error.is_temporary(),
+            Self::Cache(error) => is_passing(error),
+            _ => false,
+        }
+    }
+
     pub(crate) fn of(self, layer: Digest) -> FsError {
         FsError::Layer { layer, source: Box::new(self) }
     }
+}
+
+/// Whether the store may do the same later.
+fn is_passing(error: &snap_cache::Error) -> bool {
+    matches!(error, snap_cache::Error::Busy { .. } | snap_cache::Error::NoSpace { .. })
 }
 
 /// Why a tree cannot be mounted or unmounted.
@@ -201,6 +229,15 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Whether the same read may succeed later without anyone changing anything.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Deadline { .. } | Self::GivenUp => true,
+            Self::Fetch(error) => error.is_temporary(),
+            Self::Store(error) => is_passing(error),
+        }
+    }
+
     /// What the reader gets. Everything is EIO but a store that is full: a program can act on ENOSPC only where it writes, so a reader
     /// gets EIO for that too, and the log says which it was.
     pub fn errno(&self) -> i32 {

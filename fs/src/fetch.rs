@@ -258,7 +258,7 @@ async fn fetch(layer: &Arc<Layer>, run: Range<u32>, flight: &Arc<Flight>) -> Res
     let start = index.point(run.start).blob_offset;
     let end = run.clone().map(|point| index.point(point).blob_range().end).max().unwrap_or(start);
     let runtime = tokio::runtime::Handle::current();
-    let source = fetch_range(&runtime, &layer.blob, start..end, &layer.counters);
+    let source = fetch_range(&runtime, &layer.blob, start..end);
     let (layer, flight) = (Arc::clone(layer), Arc::clone(flight));
     let decoded = tokio::task::spawn_blocking(move || decode_run(&layer, run, source, &flight));
     decoded.await.map_err(|error| Failure::of(None, error))?

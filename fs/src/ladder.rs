@@ -14,6 +14,7 @@ use snap_digest::Digest;
 use snap_index::{Compression, EstargzTail, LayerIndex, TOC_DIGEST_ANNOTATION, estargz_tail_bytes, open_estargz};
 use snap_registry::{Blob, Descriptor};
 
+use crate::counted::CountedBlob;
 use crate::counters::Counters;
 use crate::demand::DemandGate;
 use crate::error::LayerError;
@@ -69,6 +70,7 @@ pub(crate) async fn open_layer(
 
 async fn climb(shared: Shared, descriptor: &Descriptor, diff_id: Digest, blob: Arc<dyn Blob>) -> Result<Arc<Layer>, LayerError> {
     let layer = descriptor.digest;
+    let blob = CountedBlob::new(blob, Arc::clone(&shared.counters));
     let lease = {
         let cache = shared.cache.clone();
         tokio::task::spawn_blocking(move || cache.lease(&layer)).await??
@@ -84,13 +86,13 @@ async fn climb(shared: Shared, descriptor: &Descriptor, diff_id: Digest, blob: A
     }
 }
 
-async fn open_here(shared: &Shared, lease: Lease, diff_id: Digest, blob: &Arc<dyn Blob>, rung: Rung) -> Result<Local, LayerError> {
+async fn open_here(shared: &Shared, lease: Lease, diff_id: Digest, blob: &Arc<CountedBlob>, rung: Rung) -> Result<Local, LayerError> {
     let (shared, blob) = (shared.clone(), Arc::clone(blob));
     tokio::task::spawn_blocking(move || open_local(&shared, lease, diff_id, blob, rung)).await?
 }
 
 /// Rung 1: asks nobody and waits for nothing but the disk. A damaged index is thrown away: it is made anew.
-pub(crate) fn open_local(shared: &Shared, lease: Lease, diff_id: Digest, blob: Arc<dyn Blob>, rung: Rung) -> Result<Local, LayerError> {
+pub(crate) fn open_local(shared: &Shared, lease: Lease, diff_id: Digest, blob: Arc<CountedBlob>, rung: Rung) -> Result<Local, LayerError> {
     let layer = lease.digest();
     let Some(bytes) = lease.read_index()? else { return Ok(Local::Absent(lease)) };
     let index = match LayerIndex::open(Box::new(bytes), &layer) {
@@ -107,15 +109,15 @@ pub(crate) fn open_local(shared: &Shared, lease: Lease, diff_id: Digest, blob: A
         return Err(LayerError::DiffId { found, wanted: diff_id });
     }
     let data = lease.open_data(Arc::new(IndexLayout(Arc::clone(&index))))?;
-    let Shared { cache, counters, gate, .. } = shared.clone();
-    Ok(Local::Opened(Layer::new(LayerParts { index, data, rung, blob, counters, gate, cache, lease })))
+    let Shared { cache, gate, .. } = shared.clone();
+    Ok(Local::Opened(Layer::new(LayerParts { index, data, rung, blob, gate, cache, lease })))
 }
 
 async fn make_index(
     shared: &Shared,
     descriptor: &Descriptor,
     diff_id: Digest,
-    blob: &Arc<dyn Blob>,
+    blob: &Arc<CountedBlob>,
     lease: Lease,
 ) -> Result<(Lease, Rung), LayerError> {
     let (lease, outcome) = tokio::task::spawn_blocking(move || {
@@ -140,7 +142,7 @@ async fn make_index(
 }
 
 /// Rung 2. Whatever is wrong with a table of contents is no reason to fail: the streaming pass is bound to the manifest as well.
-async fn toc_index(descriptor: &Descriptor, blob: &Arc<dyn Blob>) -> Option<Vec<u8>> {
+async fn toc_index(descriptor: &Descriptor, blob: &Arc<CountedBlob>) -> Option<Vec<u8>> {
     let annotation = descriptor.annotations.get(TOC_DIGEST_ANNOTATION)?;
     if descriptor.size_bytes <= limits::SMALL_LAYER_BYTES {
         return None;
@@ -166,7 +168,7 @@ async fn toc_index(descriptor: &Descriptor, blob: &Arc<dyn Blob>) -> Option<Vec<
     }
 }
 
-async fn read_toc(layer: Digest, blob: &Arc<dyn Blob>, toc_digest: Digest) -> Result<Option<Vec<u8>>, LayerError> {
+async fn read_toc(layer: Digest, blob: &Arc<CountedBlob>, toc_digest: Digest) -> Result<Option<Vec<u8>>, LayerError> {
     let blob_bytes = blob.size_bytes();
     let mut tail = blob_bytes.saturating_sub(estargz_tail_bytes(blob_bytes))..blob_bytes;
     // The first read usually has all; where it does not, its footer says what the second must have.
@@ -187,7 +189,7 @@ async fn stream(
     shared: &Shared,
     descriptor: &Descriptor,
     diff_id: Digest,
-    blob: &Arc<dyn Blob>,
+    blob: &Arc<CountedBlob>,
     build: snap_cache::Build,
 ) -> Result<(), LayerError> {
     let media_type = &descriptor.media_type;
@@ -201,7 +203,6 @@ async fn stream(
         blob: Arc::clone(blob),
         is_estargz: descriptor.annotations.contains_key(TOC_DIGEST_ANNOTATION),
         diff_id: Some(diff_id),
-        counters: Arc::clone(&shared.counters),
         progress: shared.progress.begin(descriptor.digest, descriptor.size_bytes),
     };
     let runtime = tokio::runtime::Handle::current();

@@ -7,9 +7,8 @@ use std::time::Instant;
 use snap_cache::{Cache, ChunkLayout, ChunkState, LayerData, Lease};
 use snap_digest::Digest;
 use snap_index::LayerIndex;
-use snap_registry::Blob;
 
-use crate::counters::Counters;
+use crate::counted::CountedBlob;
 use crate::demand::DemandGate;
 use crate::error::ReadError;
 use crate::fetch::Flights;
@@ -21,9 +20,8 @@ pub struct Layer {
     index: Arc<LayerIndex>,
     data: LayerData,
     rung: Rung,
-    pub(crate) blob: Arc<dyn Blob>,
+    pub(crate) blob: Arc<CountedBlob>,
     pub(crate) flights: Flights,
-    pub(crate) counters: Arc<Counters>,
     pub(crate) gate: Arc<DemandGate>,
     pub(crate) cache: Cache,
     /// Keeps the layer's files from being evicted. Last, so that it is dropped last.
@@ -50,8 +48,7 @@ pub(crate) struct LayerParts {
     pub(crate) index: Arc<LayerIndex>,
     pub(crate) data: LayerData,
     pub(crate) rung: Rung,
-    pub(crate) blob: Arc<dyn Blob>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) blob: Arc<CountedBlob>,
     pub(crate) gate: Arc<DemandGate>,
     pub(crate) cache: Cache,
     pub(crate) lease: Lease,
@@ -59,9 +56,9 @@ pub(crate) struct LayerParts {
 
 impl Layer {
     pub(crate) fn new(parts: LayerParts) -> Arc<Self> {
-        let LayerParts { index, data, rung, blob, counters, gate, cache, lease } = parts;
+        let LayerParts { index, data, rung, blob, gate, cache, lease } = parts;
         let digest = index.layer();
-        Arc::new(Self { digest, index, data, rung, blob, flights: Flights::default(), counters, gate, cache, _lease: lease })
+        Arc::new(Self { digest, index, data, rung, blob, flights: Flights::default(), gate, cache, _lease: lease })
     }
 
     /// Digest of the layer's blob.
@@ -87,6 +84,12 @@ impl Layer {
     /// Bytes of data space that chunks cover: what "all of it" means.
     pub fn total_bytes(&self) -> u64 {
         (0..self.index.chunk_count()).map(|chunk| u64::from(self.index.chunk(chunk).bytes)).sum()
+    }
+
+    /// Bytes of data space that are here and verified.
+    pub(crate) fn verified_bytes(&self) -> u64 {
+        let verified = (0..self.index.chunk_count()).filter(|&chunk| self.is_verified(chunk));
+        verified.map(|chunk| u64::from(self.index.chunk(chunk).bytes)).sum()
     }
 
     pub(crate) fn data(&self) -> &LayerData {

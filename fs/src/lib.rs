@@ -12,7 +12,9 @@
 
 mod background;
 mod blob_sources;
+mod completing;
 mod connection;
+mod counted;
 mod counters;
 mod demand;
 mod device;
@@ -46,6 +48,7 @@ mod stream_pass;
 mod wanted;
 
 pub use background::Completion;
+pub use completing::{Completing, LayerPresence};
 pub use connection::{Connection, Served};
 pub use counters::Counters;
 pub use error::{ConnectionError, FsError, KeepError, LayerError, MountError, ReadError};
@@ -56,6 +59,6 @@ pub use layer::Layer;
 pub use mount::{MountOptions, Mounted, mount_image, unmount};
 pub use numbers::ROOT;
 pub use progress::{LayerProgress, Progress, Rung};
-pub use remote::{Below, LowerDirectory, RemoteLayer, Run, WantedLayer};
+pub use remote::{Below, LowerDirectory, Opened, RemoteLayer, Run, WantedLayer};
 pub use service::{LayerService, ServiceOptions};
-pub use status::{Costs, ImageStatus, LayerStatus, ServiceStatus, TreeStatus};
+pub use status::{Costs, ImageStatus, LayerStatus, ServiceStatus, StreamStatus, TreeStatus};

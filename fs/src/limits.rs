@@ -26,6 +26,11 @@ pub const BACKGROUND_PAUSE_MS: u64 = 500;
 pub const BACKGROUND_PAUSE_MS_MAX: u64 = 30_000;
 /// Failures in a row after which whoever waits for completeness is told.
 pub const BACKGROUND_FAILURES_TOLD: u32 = 4;
+/// How long someone who waits for the rest of layers waits while nothing of them arrives, failures or not. A chunk must fit in, on a slow
+/// line too.
+pub const COMPLETE_STALL_MS: u64 = 300_000;
+/// How long they wait once failures were told, if nothing arrives.
+pub const COMPLETE_STRUGGLE_MS: u64 = 60_000;
 /// Range size of the streaming pass.
 pub const PASS_RANGE_BYTES: u64 = 8 << 20;
 /// Ranges of one layer that the streaming pass has in flight or in memory.

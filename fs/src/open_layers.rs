@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::background::Background;
 use crate::blob_sources::BlobSources;
+use crate::counted::CountedBlob;
 use crate::error::{FsError, LayerError};
 use crate::ladder::{Local, Shared, open_layer, open_local};
 use crate::layer::Layer;
@@ -24,8 +25,10 @@ pub(crate) struct OpenLayers {
     client: Client,
     shared: Shared,
     runtime: tokio::runtime::Handle,
-    /// Requests of the background of all layers at a time; none: nothing is fetched but what is read.
-    background: Option<Arc<Semaphore>>,
+    /// Whether everything is fetched behind the reads.
+    background: bool,
+    /// Requests of the background of all layers at a time.
+    slots: Arc<Semaphore>,
     held: Mutex<HashMap<Digest, Held>>,
     opening: SingleFlight<Digest, Result<Arc<Layer>, Arc<FsError>>>,
     /// Held while a layer is opened from the local store: no two at once for one digest.
@@ -40,6 +43,14 @@ struct Held {
     background: Option<AbortHandle>,
 }
 
+/// A layer that someone asked for.
+struct Claimed {
+    layer: Arc<Layer>,
+    sources: Arc<BlobSources>,
+    /// Whether nobody asked for it before.
+    is_first: bool,
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(background) = &self.background {
@@ -51,13 +62,12 @@ impl Drop for Held {
 impl OpenLayers {
     /// Must be called within a tokio runtime.
     pub(crate) fn new(client: Client, shared: Shared, background: bool) -> Arc<Self> {
-        let background = background.then(|| Arc::new(Semaphore::new(limits::BACKGROUND_RUNS_MAX)));
-        let runtime = tokio::runtime::Handle::current();
         Arc::new(Self {
             client,
             shared,
-            runtime,
+            runtime: tokio::runtime::Handle::current(),
             background,
+            slots: Arc::new(Semaphore::new(limits::BACKGROUND_RUNS_MAX)),
             held: Mutex::default(),
             opening: SingleFlight::new(),
             local: Mutex::default(),
@@ -105,7 +115,7 @@ impl OpenLayers {
         }
         let sources = self.sources(&remote.descriptor(), &remote.reference)?;
         let lease = self.shared.cache.lease(&remote.digest)?;
-        let blob = Arc::clone(&sources);
+        let blob = CountedBlob::new(Arc::clone(&sources) as Arc<dyn Blob>, Arc::clone(&self.shared.counters));
         match open_local(&self.shared, lease, remote.diff_id, blob, Rung::LocalIndex).map_err(|error| error.of(remote.digest))? {
             Local::Opened(layer) => Ok(self.hold(layer, sources, None)),
             Local::Absent(_) => Err(LayerError::NotHere.of(remote.digest)),
@@ -125,8 +135,8 @@ impl OpenLayers {
         Ok(())
     }
 
-    /// Opens a layer by the whole ladder. Whoever asks meanwhile for the same layer waits for the same work, which goes on when they
-    /// go away.
+    /// Opens a layer by the whole ladder, and tells how it was opened for this caller. Whoever asks meanwhile for the same layer waits
+    /// for the same work, which goes on when they go away.
     ///
     /// # Errors
     /// As the ladder.
@@ -135,22 +145,24 @@ impl OpenLayers {
         descriptor: &Descriptor,
         diff_id: Digest,
         reference: &str,
-    ) -> Result<Arc<Layer>, Arc<FsError>> {
-        if self.get(&descriptor.digest).is_none() {
+    ) -> Result<(Arc<Layer>, Rung), Arc<FsError>> {
+        let was_closed = self.get(&descriptor.digest).is_none();
+        if was_closed {
             self.join(descriptor, diff_id, reference).await?;
         }
         // Closed again by a removal that did not know of it.
-        let (layer, sources) = self.claim(&descriptor.digest).ok_or_else(|| Arc::new(LayerError::NotHere.of(descriptor.digest)))?;
-        sources.prefer(reference, || self.blob(descriptor, reference)).map_err(|error| Arc::new(error.into()))?;
-        Ok(layer)
+        let claimed = self.claim(&descriptor.digest).ok_or_else(|| Arc::new(LayerError::NotHere.of(descriptor.digest)))?;
+        claimed.sources.prefer(reference, || self.blob(descriptor, reference)).map_err(|error| Arc::new(error.into()))?;
+        let opened_by = if was_closed || claimed.is_first { claimed.layer.rung() } else { Rung::LocalIndex };
+        Ok((claimed.layer, opened_by))
     }
 
     /// A layer that is open, for good: from now on it is not only expected.
-    fn claim(&self, layer: &Digest) -> Option<(Arc<Layer>, Arc<BlobSources>)> {
+    fn claim(&self, layer: &Digest) -> Option<Claimed> {
         let mut held = self.held();
         let held = held.get_mut(layer)?;
-        held.expected_until = None;
-        Some((Arc::clone(&held.layer), Arc::clone(&held.sources)))
+        let is_first = held.expected_until.take().is_some();
+        Some(Claimed { layer: Arc::clone(&held.layer), sources: Arc::clone(&held.sources), is_first })
     }
 
     async fn join(self: &Arc<Self>, descriptor: &Descriptor, diff_id: Digest, reference: &str) -> Result<Arc<Layer>, Arc<FsError>> {
@@ -169,16 +181,18 @@ impl OpenLayers {
         Ok(self.hold(layer, sources, Some(until)))
     }
 
+    /// What brings the rest of layers, within the bounds that hold for all of them together.
+    pub(crate) fn background_of(&self, layers: &[Arc<Layer>]) -> Arc<Background> {
+        Background::new(layers, Arc::clone(&self.shared.gate), Arc::clone(&self.slots))
+    }
+
     /// Keeps a layer open. Where someone was quicker, theirs is the one that is shared.
     fn hold(&self, layer: Arc<Layer>, sources: Arc<BlobSources>, expected_until: Option<Instant>) -> Arc<Layer> {
         let mut held = self.held();
         if let Some(other) = held.get(&layer.digest()) {
             return Arc::clone(&other.layer);
         }
-        let background = self.background.as_ref().map(|slots| {
-            let background = Background::new(&[Arc::clone(&layer)], Arc::clone(&self.shared.gate), Arc::clone(slots));
-            self.runtime.spawn(background.run()).abort_handle()
-        });
+        let background = self.background.then(|| self.runtime.spawn(self.background_of(std::slice::from_ref(&layer)).run()).abort_handle());
         held.insert(layer.digest(), Held { layer: Arc::clone(&layer), sources, expected_until, background });
         layer
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use snap_registry::{Blob, ByteStream};
+use snap_registry::{Blob as _, ByteStream};
 use tokio::sync::mpsc;
 
-use crate::counters::Counters;
+use crate::counted::CountedBlob;
 use crate::limits;
 
 pub(crate) type Piece = Result<Bytes, snap_registry::Error>;
@@ -100,11 +100,8 @@ pub(crate) fn registry_error(error: snap_index::IndexError) -> crate::error::Lay
 }
 
 /// Sends a body's pieces on; ends with the body, with its first error, or when nobody reads any more.
-pub(crate) async fn forward(mut body: ByteStream, pieces: mpsc::Sender<Piece>, counters: Arc<Counters>) {
+pub(crate) async fn forward(mut body: ByteStream, pieces: mpsc::Sender<Piece>) {
     while let Some(piece) = body.next().await {
-        if let Ok(bytes) = &piece {
-            Counters::add(&counters.fetched_bytes, bytes.len() as u64);
-        }
         let failed = piece.is_err();
         if pieces.send(piece).await.is_err() || failed {
             return;
@@ -113,21 +110,15 @@ pub(crate) async fn forward(mut body: ByteStream, pieces: mpsc::Sender<Piece>, c
 }
 
 /// Fetches one range as a reader for a blocking thread.
-pub(crate) fn fetch_range(
-    runtime: &tokio::runtime::Handle,
-    blob: &Arc<dyn Blob>,
-    range: std::ops::Range<u64>,
-    counters: &Arc<Counters>,
-) -> PieceReader {
+pub(crate) fn fetch_range(runtime: &tokio::runtime::Handle, blob: &Arc<CountedBlob>, range: std::ops::Range<u64>) -> PieceReader {
     let (sender, receiver) = mpsc::channel(limits::PIECES_AHEAD);
     let start = range.start;
-    let (blob, counters) = (Arc::clone(blob), Arc::clone(counters));
-    Counters::add(&counters.requests, 1);
+    let blob = Arc::clone(blob);
     runtime.spawn(async move {
         // A reader that is gone must not leave its request waiting for a connection or a retry.
         tokio::select! {
             body = blob.stream(range) => match body {
-                Ok(body) => forward(body, sender, counters).await,
+                Ok(body) => forward(body, sender).await,
                 Err(error) => drop(sender.send(Err(error)).await),
             },
             () = sender.closed() => {}

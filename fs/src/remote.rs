@@ -7,6 +7,8 @@ use snap_digest::Digest;
 use snap_index::TOC_DIGEST_ANNOTATION;
 use snap_registry::Descriptor;
 
+use crate::progress::Rung;
+
 /// A layer that a client wants to have mounted instead of unpacked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WantedLayer {
@@ -20,6 +22,15 @@ pub struct WantedLayer {
     pub layer: Option<Digest>,
     /// The layers that will be asked for next.
     pub others: Vec<Digest>,
+}
+
+/// A layer that was made servable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// What to keep of it.
+    pub layer: RemoteLayer,
+    /// How it was opened for whoever asked: [`Rung::LocalIndex`] for one that another image had open already.
+    pub opened_by: Rung,
 }
 
 /// A layer that is served, as a record keeps it: all that is needed to serve it again without asking anyone.

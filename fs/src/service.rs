@@ -1,9 +1,9 @@
 //! Layers and trees for containerd's snapshots: opened as they are asked for, shown below one mount, given up when no snapshot has them
 //! any more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join, try_join_all};
@@ -11,16 +11,18 @@ use snap_cache::Cache;
 use snap_digest::Digest;
 use snap_registry::{Image, Platform};
 
+use crate::completing::Completing;
 use crate::connection::{Connection, Served};
 use crate::error::{ConnectionError, FsError, LayerError};
 use crate::forest::{Forest, Trees};
 use crate::fuse::Coat;
 use crate::image::Engine;
 use crate::ladder::Shared;
+use crate::layer::Layer;
 use crate::limits;
 use crate::open_layers::OpenLayers;
 use crate::progress::Progress;
-use crate::remote::{LowerDirectory, RemoteLayer, Run, WantedLayer};
+use crate::remote::{LowerDirectory, Opened, RemoteLayer, Run, WantedLayer};
 use crate::status::ServiceStatus;
 use crate::wanted::{Images, find_layer};
 
@@ -46,17 +48,19 @@ pub struct LayerService {
     images: Images,
     layers: Arc<OpenLayers>,
     trees: Arc<Trees>,
+    /// The layers of an earlier process that were not opened yet.
+    earlier: Arc<Mutex<HashMap<Digest, RemoteLayer>>>,
 }
 
 impl LayerService {
     /// Serves nothing yet. Must be called within a tokio runtime.
     pub fn new(engine: Engine, options: ServiceOptions) -> Arc<Self> {
         let cache = engine.cache().clone();
-        let shared = Shared::new(cache.clone(), Arc::<Progress>::default());
+        let shared = Shared::new(cache.clone(), Progress::of_now());
         let layers = OpenLayers::new(engine.client().clone(), shared, options.background);
         let trees = Trees::new(Arc::clone(&layers));
         let images = Images::new(engine, options.platform.clone());
-        Arc::new(Self { options, cache, images, layers, trees })
+        Arc::new(Self { options, cache, images, layers, trees, earlier: Arc::default() })
     }
 
     /// Answers the kernel on a connection that is mounted at the service's directory.
@@ -86,19 +90,27 @@ impl LayerService {
     }
 
     /// Opens the layers of an earlier process from the local store, and goes on fetching what they lack. Whatever cannot be opened is
-    /// logged and left for its next use.
-    pub async fn warm_up(&self, layers: Vec<RemoteLayer>) {
-        let open = Arc::clone(&self.layers);
+    /// logged and left for its next use. The layers are known from the call on, not only when the future runs.
+    pub fn warm_up(&self, layers: Vec<RemoteLayer>) -> impl Future<Output = ()> + Send + use<> {
+        self.earlier().extend(layers.iter().map(|layer| (layer.digest, layer.clone())));
+        let (open, earlier) = (Arc::clone(&self.layers), Arc::clone(&self.earlier));
         let work = move || {
             for layer in layers {
-                if let Err(error) = open.reopen(&layer) {
-                    tracing::error!(%error, "a layer of an earlier run cannot be opened");
+                match open.reopen(&layer) {
+                    Ok(_) => drop(lock(&earlier).remove(&layer.digest)),
+                    Err(error) => tracing::error!(%error, "a layer of an earlier run cannot be opened"),
                 }
             }
         };
-        if let Err(error) = tokio::task::spawn_blocking(work).await {
-            tracing::error!(%error, "opening the layers of an earlier run failed");
+        async move {
+            if let Err(error) = tokio::task::spawn_blocking(work).await {
+                tracing::error!(%error, "opening the layers of an earlier run failed");
+            }
         }
+    }
+
+    fn earlier(&self) -> MutexGuard<'_, HashMap<Digest, RemoteLayer>> {
+        lock(&self.earlier)
     }
 
     /// Makes a layer servable, and starts on those that will be asked for next. Where the layer has to be streamed, this takes as long
@@ -106,14 +118,14 @@ impl LayerService {
     ///
     /// # Errors
     /// See [`FsError::is_unservable`] and [`FsError::is_temporary`].
-    pub async fn open(&self, wanted: &WantedLayer) -> Result<RemoteLayer, Arc<FsError>> {
+    pub async fn open(&self, wanted: &WantedLayer) -> Result<Opened, Arc<FsError>> {
         let image = self.images.find(wanted).await?;
         let found = find_layer(&image, wanted)?;
         let opening = self.layers.open(found.descriptor, found.diff_id, &image.reference);
         // In this order: what the client waits for is first in every queue.
         let (opened, ()) = join(opening, async { self.open_ahead(&image, wanted, found.descriptor.digest) }).await;
-        opened?;
-        Ok(RemoteLayer::new(found.descriptor, found.diff_id, &image.reference))
+        let (_, opened_by) = opened?;
+        Ok(Opened { layer: RemoteLayer::new(found.descriptor, found.diff_id, &image.reference), opened_by })
     }
 
     /// Starts on the other layers that a client has named.
@@ -151,6 +163,37 @@ impl LayerService {
         }
     }
 
+    /// Layers that are to be brought here whole, whether everything is fetched in the background or not. Each must be of a snapshot, or
+    /// be open already.
+    ///
+    /// # Errors
+    /// [`FsError::UnknownLayers`]; a layer's of an earlier process that cannot be opened.
+    pub async fn complete(&self, layers: &[Digest]) -> Result<Completing, Arc<FsError>> {
+        let (mut named, mut unknown) = (HashSet::new(), Vec::new());
+        let mut wanted = Vec::new();
+        for layer in layers.iter().filter(|layer| named.insert(**layer)) {
+            let earlier = self.earlier().get(layer).cloned();
+            match (self.layers.get(layer), earlier) {
+                (Some(open), _) => wanted.push(Ok(open)),
+                (None, Some(earlier)) => wanted.push(Err(earlier)),
+                (None, None) => unknown.push(*layer),
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(Arc::new(FsError::UnknownLayers { layers: unknown }));
+        }
+        let wanted = try_join_all(wanted.into_iter().map(|wanted| self.open_again(wanted))).await?;
+        Ok(Completing::new(wanted, Arc::clone(&self.layers), self.cache.clone()))
+    }
+
+    /// A layer that is open, or else one of an earlier process.
+    async fn open_again(&self, layer: Result<Arc<Layer>, RemoteLayer>) -> Result<Arc<Layer>, Arc<FsError>> {
+        match layer {
+            Ok(open) => Ok(open),
+            Err(earlier) => Ok(self.layers.open(&earlier.descriptor(), earlier.diff_id, &earlier.reference).await?.0),
+        }
+    }
+
     /// Bytes that a layer takes on disk, and the number of its inodes. Zeros for one that is not open.
     pub fn usage(&self, layer: &Digest) -> (u64, u64) {
         self.layers.get(layer).map_or((0, 0), |layer| (layer.present_bytes(), u64::from(layer.index().inode_count())))
@@ -158,6 +201,7 @@ impl LayerService {
 
     /// Gives up every layer and tree that is not named here, and the disk they took.
     pub async fn retain(&self, layers: &HashSet<Digest>, runs: &[Run]) {
+        self.earlier().retain(|layer, _| layers.contains(layer));
         let felled = self.trees.retain(runs);
         let closed = self.layers.retain(layers);
         tracing::debug!(trees = felled.len(), layers = closed.len(), "given up");
@@ -179,6 +223,10 @@ impl LayerService {
     pub fn status(&self) -> ServiceStatus {
         ServiceStatus::of(&self.options.mount_dir, &self.layers, &self.trees)
     }
+}
+
+fn lock(earlier: &Mutex<HashMap<Digest, RemoteLayer>>) -> MutexGuard<'_, HashMap<Digest, RemoteLayer>> {
+    earlier.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs work that blocks, and logs where it cannot be run to its end.

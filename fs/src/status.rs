@@ -27,6 +27,12 @@ pub struct LayerStatus {
     pub total_bytes: u64,
     /// Whether all of it is here and verified.
     pub complete: bool,
+    /// Compressed bytes of it that came since it was opened, its table of contents included.
+    #[serde(default)]
+    pub bytes_fetched: u64,
+    /// Ranges of it that were asked for since it was opened.
+    #[serde(default)]
+    pub requests: u64,
 }
 
 impl LayerStatus {
@@ -38,8 +44,21 @@ impl LayerStatus {
             present_bytes: layer.present_bytes(),
             total_bytes: layer.total_bytes(),
             complete: layer.is_complete(),
+            bytes_fetched: layer.blob.fetched_bytes(),
+            requests: layer.blob.requests(),
         }
     }
+}
+
+/// A layer that is being streamed: it is not open yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Digest of its blob.
+    pub digest: Digest,
+    /// Compressed bytes that were read so far.
+    pub done_bytes: u64,
+    /// Size of its blob.
+    pub total_bytes: u64,
 }
 
 /// What serving has cost since the process started.
@@ -94,6 +113,9 @@ pub struct ServiceStatus {
     pub trees: Vec<TreeStatus>,
     /// By digest.
     pub layers: Vec<LayerStatus>,
+    /// The layers that are being streamed now, in the order they began.
+    #[serde(default)]
+    pub streaming: Vec<StreamStatus>,
     /// What serving them has cost.
     #[serde(flatten)]
     pub costs: Costs,
@@ -111,11 +133,17 @@ impl ServiceStatus {
             layers: tree.run().layers.iter().map(|layer| layer.digest).collect(),
             open: tree.is_open(),
         });
+        let streaming = layers.shared().progress.layers().into_iter().map(|layer| StreamStatus {
+            digest: layer.layer,
+            done_bytes: layer.done_bytes(),
+            total_bytes: layer.total_bytes,
+        });
         Self {
             mount: mount.to_owned(),
             trees: trees.collect(),
             complete: open.iter().all(|layer| layer.complete),
             layers: open,
+            streaming: streaming.collect(),
             costs: Costs::of(&layers.shared().counters),
         }
     }

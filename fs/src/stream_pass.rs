@@ -12,20 +12,19 @@ use std::sync::Arc;
 use snap_cache::Build;
 use snap_digest::Digest;
 use snap_index::{Compression, DataSink, PassOptions, stream_layer};
-use snap_registry::Blob;
+use snap_registry::Blob as _;
 
-use crate::counters::Counters;
+use crate::counted::CountedBlob;
 use crate::error::LayerError;
 use crate::limits;
 use crate::pieces::{PieceReader, fetch_range, registry_error};
-use crate::progress::LayerProgress;
+use crate::progress::Streaming;
 
 /// Reads a whole blob in order while the next ranges are already on their way.
 struct ParallelRanges {
     runtime: tokio::runtime::Handle,
-    blob: Arc<dyn Blob>,
-    counters: Arc<Counters>,
-    progress: Arc<LayerProgress>,
+    blob: Arc<CountedBlob>,
+    progress: Streaming,
     /// Ranges that are in flight, first to read first.
     ahead: VecDeque<PieceReader>,
     /// Where the next range starts.
@@ -41,7 +40,7 @@ impl ParallelRanges {
         while self.ahead.len() < limits::PASS_RANGES_AHEAD && self.next_start < self.blob.size_bytes() {
             let range = self.next_range();
             self.next_start = range.end;
-            self.ahead.push_back(fetch_range(&self.runtime, &self.blob, range, &self.counters));
+            self.ahead.push_back(fetch_range(&self.runtime, &self.blob, range));
         }
     }
 
@@ -54,7 +53,7 @@ impl ParallelRanges {
         tracing::warn!(layer = %self.blob.digest(), "the server does not serve ranges: the layer is read in one request");
         self.in_one = true;
         self.next_start = self.blob.size_bytes();
-        let mut whole = fetch_range(&self.runtime, &self.blob, 0..self.next_start, &self.counters);
+        let mut whole = fetch_range(&self.runtime, &self.blob, 0..self.next_start);
         whole.advance_to(self.position)?;
         self.ahead = VecDeque::from([whole]);
         Ok(())
@@ -97,13 +96,12 @@ impl DataSink for BuildSink<'_> {
 pub(crate) struct Pass {
     pub(crate) layer: Digest,
     pub(crate) compression: Compression,
-    pub(crate) blob: Arc<dyn Blob>,
+    pub(crate) blob: Arc<CountedBlob>,
     /// Whether the manifest says that it is eStargz.
     pub(crate) is_estargz: bool,
     /// What the stream must unpack to.
     pub(crate) diff_id: Option<Digest>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) progress: Arc<LayerProgress>,
+    pub(crate) progress: Streaming,
 }
 
 impl Pass {
@@ -113,7 +111,6 @@ impl Pass {
         let mut input = ParallelRanges {
             runtime,
             blob: self.blob,
-            counters: self.counters,
             progress: self.progress,
             ahead: VecDeque::new(),
             next_start: 0,

@@ -1,7 +1,7 @@
 //! Labels and names: what clients may send, and what they mean to a layer.
 
 use snap_digest::Digest;
-use snap_fs::WantedLayer;
+use snap_fs::{Rung, WantedLayer};
 
 use crate::error::Error;
 use crate::limits::{MAX_LABEL_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_OTHER_LAYERS};
@@ -13,6 +13,17 @@ pub(crate) const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
 pub(crate) const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
 /// The same for groups.
 pub(crate) const GID_MAPPING: &str = "containerd.io/snapshot/gidmapping";
+
+/// On the committed snapshot of a layer that is served: how the layer was opened when it was asked for. `local-index`: its index was here;
+/// `estargz`: by its table of contents; `streaming-pass`: it was read once, whole.
+///
+/// containerd shows it to every client, as all labels that begin with `containerd.io/snapshot/`.
+pub const OPENED_BY_LABEL: &str = "containerd.io/snapshot/snap.opened-by";
+/// On the active snapshot that is made where a layer is not served: why it is not, for people. Gone when the snapshot is committed, with the
+/// active snapshot's other labels.
+pub const DECLINED_LABEL: &str = "containerd.io/snapshot/snap.declined";
+/// What this snapshotter says itself. What clients say about them is not heard.
+const OWN_LABELS: [&str; 2] = [OPENED_BY_LABEL, DECLINED_LABEL];
 
 /// How one family of clients says which image a layer belongs to.
 struct Dialect {
@@ -47,7 +58,7 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Checks labels, and leaves out those without a value, as containerd's own snapshotters do.
+/// Checks labels, and leaves out those that are this snapshotter's to give, and those without a value, as containerd's own snapshotters do.
 pub(crate) fn check_labels(mut labels: Labels) -> Result<Labels, Error> {
     if labels.len() > MAX_LABELS {
         return Err(Error::TooManyLabels { count: labels.len() });
@@ -58,12 +69,30 @@ pub(crate) fn check_labels(mut labels: Labels) -> Result<Labels, Error> {
             return Err(Error::LabelTooLong { key: clip(key), actual_bytes });
         }
     }
-    labels.retain(|_, value| !value.is_empty());
+    labels.retain(|key, value| !value.is_empty() && !OWN_LABELS.contains(&key.as_str()));
     Ok(labels)
 }
 
-/// Changes `labels` as an update asks: the fields that `paths` names become what `given` has for them; without paths, all do.
+/// Says on a served layer's snapshot how the layer was opened.
+pub(crate) fn say_opened_by(labels: &mut Labels, rung: Rung) {
+    let value = match rung {
+        Rung::LocalIndex => "local-index",
+        Rung::Estargz => "estargz",
+        Rung::StreamingPass => "streaming-pass",
+    };
+    labels.insert(OPENED_BY_LABEL.to_owned(), value.to_owned());
+}
+
+/// Says on an ordinary snapshot why its layer is not served. A long reason is cut.
+pub(crate) fn say_declined(labels: &mut Labels, reason: &str) {
+    let end = reason.floor_char_boundary(MAX_LABEL_BYTES - DECLINED_LABEL.len());
+    labels.insert(DECLINED_LABEL.to_owned(), reason[..end].to_owned());
+}
+
+/// Changes `labels` as an update asks: the fields that `paths` names become what `given` has for them; without paths, all do. This
+/// snapshotter's own stay.
 pub(crate) fn apply_update(labels: &mut Labels, given: &Labels, paths: &[String]) -> Result<(), Error> {
+    let own: Labels = labels.extract_if(.., |key, _| OWN_LABELS.contains(&key.as_str())).collect();
     if paths.is_empty() {
         labels.clone_from(given);
     }
@@ -80,6 +109,7 @@ pub(crate) fn apply_update(labels: &mut Labels, given: &Labels, paths: &[String]
         }
     }
     *labels = check_labels(std::mem::take(labels))?;
+    labels.extend(own);
     Ok(())
 }
 
@@ -167,6 +197,31 @@ mod tests {
         apply_update(&mut after, &given, &[]).unwrap();
         assert_eq!(after, given);
         assert!(matches!(apply_update(&mut after, &given, &["parent".to_owned()]), Err(Error::BadField { .. })));
+    }
+
+    #[test]
+    fn what_the_snapshotter_says_of_a_snapshot_no_client_says_or_takes_back() {
+        let mut kept = labels(&[("other", "1")]);
+        say_opened_by(&mut kept, Rung::Estargz);
+        let given = labels(&[("other", "2"), (OPENED_BY_LABEL, "magic"), (DECLINED_LABEL, "never")]);
+        let mut expected = check_labels(given.clone()).unwrap();
+        assert_eq!(expected, labels(&[("other", "2")]));
+        expected.insert(OPENED_BY_LABEL.to_owned(), "estargz".to_owned());
+        for paths in [vec![], vec!["labels".to_owned()], vec!["labels.other".to_owned(), format!("labels.{OPENED_BY_LABEL}")]] {
+            let mut updated = kept.clone();
+            apply_update(&mut updated, &given, &paths).unwrap();
+            assert_eq!(updated, expected, "{paths:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_to_what_a_label_may_hold() {
+        let mut said = Labels::new();
+        say_declined(&mut said, &"é".repeat(MAX_LABEL_BYTES));
+        let value = &said[DECLINED_LABEL];
+        assert!((MAX_LABEL_BYTES - 1..=MAX_LABEL_BYTES).contains(&(DECLINED_LABEL.len() + value.len())));
+        say_declined(&mut said, "short");
+        assert_eq!(said[DECLINED_LABEL], "short");
     }
 
     #[test]

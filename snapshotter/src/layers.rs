@@ -3,17 +3,17 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-pub use snap_fs::{LowerDirectory, Run};
+pub use snap_fs::{LowerDirectory, Opened, Run};
 use snap_fs::{RemoteLayer, WantedLayer};
 
 /// Opens layers, shows runs of them as directories, and drops what no snapshot names any more.
 #[async_trait]
 pub trait Layers: Send + Sync + 'static {
-    /// Makes the layer servable and says what a record must keep of it. May take minutes where the layer has to be read through.
+    /// Makes the layer servable, and says what a record must keep of it and how it was opened. May take minutes where the layer has to be read through.
     ///
     /// The future is dropped when the client goes away; a later call for the same layer starts over or joins what still runs.
     /// Asked again for a layer that is open, it answers without work. Two calls for one chain ID are never made at once.
-    async fn open(&self, wanted: &WantedLayer) -> Result<RemoteLayer, OpenError>;
+    async fn open(&self, wanted: &WantedLayer) -> Result<Opened, OpenError>;
 
     /// The directory that shows `run` merged into one tree, for use as a `lowerdir`.
     ///

@@ -8,7 +8,8 @@
 //! A `Prepare` that carries the label `containerd.io/snapshot.ref` asks whether a layer is here already. If the labels say which
 //! image it belongs to, [`Layers::open`] makes it servable, a committed record is made under the layer's chain ID, and the answer
 //! is ALREADY_EXISTS: containerd then downloads nothing. Where that is not to be had, the snapshot is an ordinary one: a directory
-//! that containerd unpacks into.
+//! that containerd unpacks into. Either way the snapshot's labels tell clients what happened ([`OPENED_BY_LABEL`],
+//! [`DECLINED_LABEL`]).
 //!
 //! `Mounts` walks a snapshot's ancestors. Consecutive layers that are served become one lower directory ([`Layers::lower`]), an
 //! ordinary snapshot is a lower directory of its own, and the rest is what containerd's overlayfs snapshotter would answer.
@@ -54,7 +55,8 @@ mod turns;
 pub use cri_credentials::CriCredentials;
 pub use cri_proxy::CriProxy;
 pub use error::Error;
-pub use layers::{InUse, LayerUsage, Layers, LowerDirectory, OpenError, Run};
+pub use labels::{DECLINED_LABEL, OPENED_BY_LABEL};
+pub use layers::{InUse, LayerUsage, Layers, LowerDirectory, OpenError, Opened, Run};
 pub use records::Records;
 pub use refusals::Refusal;
 pub use server::{Server, ServerOptions};

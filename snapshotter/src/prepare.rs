@@ -1,12 +1,13 @@
 //! Prepare: a layer that is served instead of unpacked where that is possible, an ordinary active snapshot elsewhere.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use snap_fs::WantedLayer;
 
 use crate::blocking::blocking;
 use crate::error::Error;
-use crate::labels::{SNAPSHOT_REF, wanted_layer};
+use crate::labels::{SNAPSHOT_REF, say_declined, say_opened_by, wanted_layer};
 use crate::layers::OpenError;
 use crate::mounts::Mount;
 use crate::record::Kind;
@@ -23,7 +24,7 @@ enum Offer {
 impl Snapshotter {
     /// Makes an active snapshot, unless the labels name a layer that can be served.
     pub(crate) async fn prepare(&self, request: Request) -> Result<Prepared, Error> {
-        let request = checked(request)?;
+        let mut request = checked(request)?;
         let Some(target) = request.labels.get(SNAPSHOT_REF).cloned() else {
             return self.prepare_ordinary(request).await.map(Prepared::Active);
         };
@@ -37,6 +38,7 @@ impl Snapshotter {
                 tracing::info!("remote-snapshot-prepared" = "false", chain_id = target, key = request.key, reason);
                 let reference = wanted_layer(&target, &request.labels).ok().map(|wanted| wanted.reference);
                 let at_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                say_declined(&mut request.labels, &reason);
                 self.refusals.add(Refusal { chain_id: target, reference, reason, at_unix_s });
                 self.prepare_ordinary(request).await.map(Prepared::Active)
             }
@@ -73,7 +75,14 @@ impl Snapshotter {
     }
 
     async fn open(&self, target: &str, request: &Request, wanted: &WantedLayer) -> Result<Offer, Error> {
-        let (layer, in_use) = match self.retention.undisturbed(|| self.layers.open(wanted)).await {
+        // Where it is done again, the first time has done the work.
+        let opened_by = OnceLock::new();
+        let open = || async {
+            let opened = self.layers.open(wanted).await?;
+            opened_by.get_or_init(|| opened.opened_by);
+            Ok(opened)
+        };
+        let (opened, in_use) = match self.retention.undisturbed(open).await {
             Ok(opened) => opened,
             Err(OpenError::Unservable { reason }) => return Ok(Offer::Refused(reason)),
             Err(error) => {
@@ -86,14 +95,16 @@ impl Snapshotter {
                 return Err(error.into());
             }
         };
+        let mut labels = request.labels.clone();
+        say_opened_by(&mut labels, opened_by.into_inner().unwrap_or(opened.opened_by));
         let records = self.records.clone();
         let new = NewRecord {
             id: records.allocate_id(),
             name: target.to_owned(),
             kind: Kind::Committed,
             parent: request.parent.clone(),
-            labels: request.labels.clone(),
-            remote: Some(layer),
+            labels,
+            remote: Some(opened.layer),
         };
         let made = blocking(move || {
             let made = records.create_remote(new, SNAPSHOT_REF);

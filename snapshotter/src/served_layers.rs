@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use snap_fs::{FsError, LayerService, LowerDirectory, RemoteLayer, Run, WantedLayer};
+use snap_fs::{FsError, LayerService, LowerDirectory, Opened, RemoteLayer, Run, WantedLayer};
 
 use crate::layers::{InUse, LayerUsage, Layers, OpenError};
 
 #[async_trait]
 impl Layers for LayerService {
-    async fn open(&self, wanted: &WantedLayer) -> Result<RemoteLayer, OpenError> {
+    async fn open(&self, wanted: &WantedLayer) -> Result<Opened, OpenError> {
         self.open(wanted).await.map_err(|error| open_error(format!("cannot serve a layer of {}", wanted.reference), error))
     }
 

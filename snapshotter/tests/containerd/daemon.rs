@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use snap_fs::{LowerDirectory, RemoteLayer, Run, WantedLayer};
-use snap_snapshotter::{Error, InUse, LayerUsage, Layers, OpenError, Records, Server, ServerOptions, Snapshotter, Status, routes};
+use snap_snapshotter::{Error, InUse, LayerUsage, Layers, OpenError, Opened, Records, Server, ServerOptions, Snapshotter, Status, routes};
 use tokio::sync::oneshot;
 
 /// How long containerd may take to be ready, and to collect its garbage.
@@ -19,7 +19,7 @@ struct Nothing;
 
 #[async_trait]
 impl Layers for Nothing {
-    async fn open(&self, _: &WantedLayer) -> Result<RemoteLayer, OpenError> {
+    async fn open(&self, _: &WantedLayer) -> Result<Opened, OpenError> {
         Err(OpenError::Unservable { reason: "this test serves nothing".to_owned() })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use snap_digest::Digest;
-use snap_fs::{Below, LowerDirectory, RemoteLayer, Run, WantedLayer};
+use snap_fs::{Below, LowerDirectory, Opened, RemoteLayer, Run, Rung, WantedLayer};
 use snap_snapshotter::api::snapshots::snapshots_client::SnapshotsClient;
 use snap_snapshotter::api::snapshots::{
     CleanupRequest, CommitSnapshotRequest, Info, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
@@ -43,6 +43,18 @@ pub(crate) fn cri_labels(number: u8) -> Labels {
         ("containerd.io/snapshot/cri.layer-digest", &digest(number).to_string()),
     ])
 }
+
+/// How a layer is opened, and what its label says.
+pub(crate) fn opened_by(layer: Digest) -> (Rung, &'static str) {
+    match layer {
+        layer if layer == digest(1) => (Rung::StreamingPass, "streaming-pass"),
+        layer if layer == digest(2) => (Rung::Estargz, "estargz"),
+        _ => (Rung::LocalIndex, "local-index"),
+    }
+}
+
+/// What is said of a layer that is not there.
+pub(crate) const UNKNOWN_KIND: &str = "the layer is of an unknown kind";
 
 /// Layers that are directories below `root`: `layers/<number>` holds a layer's files, `runs/<n>` what a run of them comes to.
 pub(crate) struct DirectoryLayers {
@@ -100,7 +112,7 @@ impl DirectoryLayers {
 
 #[async_trait]
 impl Layers for DirectoryLayers {
-    async fn open(&self, wanted: &WantedLayer) -> Result<RemoteLayer, OpenError> {
+    async fn open(&self, wanted: &WantedLayer) -> Result<Opened, OpenError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
         if wanted.reference.contains("unreachable") {
@@ -109,15 +121,18 @@ impl Layers for DirectoryLayers {
         }
         assert!(!wanted.reference.contains("panic"), "as the test wants");
         match wanted.layer.filter(|layer| self.layer(*layer).exists()) {
-            Some(digest) => Ok(RemoteLayer {
-                digest,
-                size_bytes: 1,
-                media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
-                diff_id: digest,
-                reference: wanted.reference.clone(),
-                toc_digest: None,
-            }),
-            None => Err(OpenError::Unservable { reason: "the layer is of an unknown kind".to_owned() }),
+            Some(digest) => {
+                let layer = RemoteLayer {
+                    digest,
+                    size_bytes: 1,
+                    media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+                    diff_id: digest,
+                    reference: wanted.reference.clone(),
+                    toc_digest: None,
+                };
+                Ok(Opened { layer, opened_by: opened_by(digest).0 })
+            }
+            None => Err(OpenError::Unservable { reason: UNKNOWN_KIND.to_owned() }),
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use snap_snapshotter::api::snapshots::Kind;
+use snap_snapshotter::{DECLINED_LABEL, OPENED_BY_LABEL};
 use tonic::{Code, Status};
 
-use crate::harness::{Labels, REF, Rig, cri_labels, digest, labels};
+use crate::harness::{Labels, REF, Rig, UNKNOWN_KIND, cri_labels, digest, labels, opened_by};
 
 /// Names come from a small set, so that they meet: three plain ones, and the chain IDs of layers.
 const NAMES: u8 = 6;
@@ -94,12 +95,15 @@ impl Model {
 
     fn ask(&mut self, key: &str, parent: &str, layer: u8) -> Result<(), Code> {
         self.check_new(key, parent)?;
-        let (labels, target) = (cri_labels(layer), digest(layer).to_string());
+        let (mut labels, target) = (cri_labels(layer), digest(layer).to_string());
+        let mut why = UNKNOWN_KIND.to_owned();
         if layer <= SERVED {
+            let opened_by = opened_by(digest(layer)).1.to_owned();
             let parent_id = self.snapshots.get(parent).map_or(0, |entry| entry.id);
             for name in [target.clone(), format!("{target}/{parent_id}")] {
                 match self.snapshots.get(&name) {
                     None => {
+                        labels.insert(OPENED_BY_LABEL.to_owned(), opened_by);
                         self.insert(&name, Kind::Committed, parent, labels, true);
                         return Err(Code::AlreadyExists);
                     }
@@ -109,7 +113,9 @@ impl Model {
                     Some(_) => {}
                 }
             }
+            why = format!("the name {target:?} is taken by another snapshot");
         }
+        labels.insert(DECLINED_LABEL.to_owned(), why);
         self.insert(key, Kind::Active, parent, labels, false);
         Ok(())
     }
@@ -149,7 +155,9 @@ impl Model {
 
     fn update(&mut self, key: &str, path: u8, value: u8) -> Result<(), Code> {
         let entry = self.snapshots.get_mut(key).ok_or(Code::NotFound)?;
-        let given = update_labels(value);
+        let mut given = update_labels(value);
+        // What the snapshotter says itself stays.
+        given.extend(entry.labels.clone().into_iter().filter(|(key, _)| [OPENED_BY_LABEL, DECLINED_LABEL].contains(&key.as_str())));
         match path {
             0 => entry.labels = given,
             1 => {

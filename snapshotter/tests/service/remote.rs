@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use snap_snapshotter::api::snapshots::Kind;
+use snap_snapshotter::{DECLINED_LABEL, OPENED_BY_LABEL};
 use tonic::Code;
 
-use crate::harness::{Labels, REF, Rig, code, cri_labels, digest, labels};
+use crate::harness::{Labels, REF, Rig, UNKNOWN_KIND, code, cri_labels, digest, labels};
 
 #[tokio::test]
 async fn a_layer_that_is_served_is_found_the_way_containerd_looks_for_it() {
@@ -16,7 +17,10 @@ async fn a_layer_that_is_served_is_found_the_way_containerd_looks_for_it() {
     let found = rig.list(&[&filter]).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].name.as_str(), found[0].kind()), (digest(2).to_string().as_str(), Kind::Committed));
-    assert_eq!(found[0].labels, cri_labels(2));
+    let mut expected = cri_labels(2);
+    expected.insert(OPENED_BY_LABEL.to_owned(), "estargz".to_owned());
+    assert_eq!(found[0].labels, expected);
+    assert_eq!(rig.stat(&digest(1).to_string()).await.unwrap().labels[OPENED_BY_LABEL], "streaming-pass");
     let usage = rig.usage(&digest(2).to_string()).await.unwrap();
     assert_eq!((usage.size, usage.inodes), (77, 7));
     assert_eq!(rig.directories(), [] as [&str; 0]);
@@ -47,6 +51,13 @@ async fn what_cannot_be_served_becomes_an_ordinary_snapshot_with_the_reason_kept
     assert_eq!(mounts[0].r#type, "bind");
     rig.prepare("no image", "", labels(&[(REF, &digest(9).to_string())])).await.unwrap();
     rig.prepare("no chain", "", labels(&[(REF, "../..")])).await.unwrap();
+    let mut expected = cri_labels(9);
+    expected.insert(DECLINED_LABEL.to_owned(), UNKNOWN_KIND.to_owned());
+    assert_eq!(rig.stat("unknown").await.unwrap().labels, expected);
+    rig.commit("unknown", "unpacked", cri_labels(9)).await.unwrap();
+    assert_eq!(rig.stat("unpacked").await.unwrap().labels, cri_labels(9), "it is an ordinary layer now");
+    rig.remove("unpacked").await.unwrap();
+    rig.prepare("unknown", "", cri_labels(9)).await.unwrap();
     let status = rig.snapshotter.status().await.unwrap();
     assert_eq!((status.active, status.served), (3, 0));
     let reasons: Vec<_> = status.refusals.iter().map(|refusal| refusal.reason.as_str()).collect();
@@ -150,4 +161,24 @@ async fn owners_are_not_shifted_on_served_layers() {
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains("remap-ids"));
     assert_eq!(rig.directories(), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn how_a_layer_was_opened_is_the_snapshotters_to_say() {
+    let mut rig = Rig::start().await;
+    rig.layers.add(1);
+    let mut wanted = cri_labels(1);
+    wanted.insert(OPENED_BY_LABEL.to_owned(), "magic".to_owned());
+    assert_eq!(code(rig.prepare("key", "", wanted.clone()).await), Code::AlreadyExists);
+    let name = digest(1).to_string();
+    for paths in [&["labels"][..], &[]] {
+        let updated = rig.update(&name, labels(&[(REF, &name), (OPENED_BY_LABEL, "magic")]), paths).await.unwrap();
+        assert_eq!(updated.labels, labels(&[(REF, &name), (OPENED_BY_LABEL, "streaming-pass")]), "{paths:?}");
+    }
+    let filters = [format!(r#"labels."{OPENED_BY_LABEL}"=="streaming-pass""#), format!(r#"labels."{REF}"=="{name}",parent=="""#)];
+    for filter in &filters {
+        assert_eq!(rig.list(&[filter]).await.unwrap().len(), 1, "{filter}");
+    }
+    rig.prepare("container", &name, labels(&[(DECLINED_LABEL, "never")])).await.unwrap();
+    assert_eq!(rig.stat("container").await.unwrap().labels, Labels::new());
 }
