@@ -8,7 +8,7 @@ use snap_cache::{Cache, CacheOptions};
 use snap_fs::Engine;
 use snap_registry::{Client, ClientOptions, CredentialProvider};
 
-use crate::args::{RegistryArgs, StoreArgs};
+use crate::args::{HostArgs, StoreArgs};
 
 /// Where the local store is, and how large it may be.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub(crate) fn store_options(args: &StoreArgs) -> anyhow::Result<StoreOptions> {
 }
 
 /// The client's options from those of the command.
-pub(crate) fn registry_options(args: &RegistryArgs) -> anyhow::Result<RegistryOptions> {
+pub(crate) fn registry_options(args: &HostArgs) -> anyhow::Result<RegistryOptions> {
     let certs_dirs = args.certs_dir.iter().map(|dir| absolute(dir)).collect::<anyhow::Result<_>>()?;
     // The client looks there only later, when the process may have left its working directory.
     let docker_config = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty());

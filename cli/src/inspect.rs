@@ -11,7 +11,7 @@ use crate::engine::{open_engine, registry_options, store_options};
 use crate::size::human;
 
 pub(crate) async fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
-    let engine = open_engine(&store_options(&args.store)?, &registry_options(&args.registry)?)?;
+    let engine = open_engine(&store_options(&args.store)?, &registry_options(&args.registry.hosts)?)?;
     let platform = args.registry.platform.clone().unwrap_or_else(Platform::host);
     let image = engine.resolve(&args.image, &platform).await.with_context(|| format!("cannot resolve {}", args.image))?;
     let report = ImageReport::of(args.image.to_string(), &image, engine.cache())?;

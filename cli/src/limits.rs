@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::progress::Size;
+
 /// Worker threads of a process that serves a mount: decoding and disk I/O happen on the blocking threads.
 pub(crate) const WORKER_THREADS: usize = 2;
 /// Blocking threads of such a process, made on demand. More than all that may block at a time for long (16 layers that wait for another
@@ -47,3 +49,13 @@ pub(crate) const SERVICE_WORKER_THREADS_MAX: usize = 8;
 pub(crate) const SERVICE_BLOCKING_THREADS_MAX: usize = 96;
 /// Pause between two looks whether the keeper of the mount is alive.
 pub(crate) const KEEPER_CHECK_PERIOD: Duration = Duration::from_secs(10);
+/// Pause between two paintings of the live lines of a pull, and between two messages of numbers about one layer; docker's.
+pub(crate) const PULL_PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+/// Words that may wait for the printer of a pull before numbers are dropped. What is never dropped is a handful per layer.
+pub(crate) const PRINTER_BACKLOG_MAX: usize = 256;
+/// A terminal that is no wider has no room for bars; docker's number.
+pub(crate) const BAR_COLUMNS_MIN: u16 = 110;
+/// What a terminal is taken for that does not tell its size.
+pub(crate) const TERMINAL_SIZE_UNKNOWN: Size = Size { columns: 80, rows: 24 };
+/// Longest password or token that is taken. Some clouds' are documents of a few KiB.
+pub(crate) const SECRET_BYTES_MAX: usize = 64 * 1024;

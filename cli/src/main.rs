@@ -21,6 +21,10 @@ mod mount;
 mod mount_table;
 mod overlay;
 mod process;
+#[allow(dead_code, unused_imports, reason = "for commands whose other half is being made")]
+mod progress;
+#[allow(dead_code, reason = "for commands whose other half is being made")]
+mod prompt;
 mod report;
 mod serve;
 mod service;

@@ -39,7 +39,7 @@ impl MountArgs {
             dir: absolute(&self.dir)?,
             platform: self.registry.platform.clone().unwrap_or_else(Platform::host),
             store: store_options(&self.store)?,
-            registry: registry_options(&self.registry)?,
+            registry: registry_options(&self.registry.hosts)?,
             changes: self.rw.as_deref().map(absolute).transpose()?,
             mount,
             wait: self.wait,

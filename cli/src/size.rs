@@ -48,6 +48,20 @@ pub(crate) fn human_part(part: u64, whole: u64) -> String {
     }
 }
 
+/// A size as docker's progress shows it: four digits in powers of 1000, such as `1.234MB`.
+pub(crate) fn docker_size(bytes: u64) -> String {
+    const DIGITS: usize = 4;
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut size, mut unit) = (bytes as f64, 0);
+    while size >= 1000.0 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
+        unit += 1;
+    }
+    let whole_digits = (size as u64).to_string().len();
+    let number = format!("{size:.*}", DIGITS - whole_digits);
+    format!("{}{}", number.trim_end_matches('0').trim_end_matches('.'), UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +89,26 @@ mod tests {
     fn what_is_no_size_is_refused() {
         for text in ["", "G", "-1", "1X", "1.2.3", "1e3", "99999999999T", "9999999.5T", "10 000", "inf", "nan"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_docker_shows_them() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (100, "100B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (3188, "3.188kB"),
+            (79_600, "79.6kB"),
+            (199_949, "199.9kB"),
+            (999_960, "1000kB"),
+            (1_234_567, "1.235MB"),
+            (12_000_001, "12MB"),
+            (2_746_000_000, "2.746GB"),
+            (u64::MAX, "18.45EB"),
+        ] {
+            assert_eq!(docker_size(bytes), text);
         }
     }
 
