@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Value, json};
 
+use crate::authority::Authority;
 use crate::client::{Client, Spoken};
 use crate::containerd::{Containerd, Snapshotter};
 use crate::documents::snippet;
 use crate::images::{Daemon, daemon};
 use crate::process::{Process, stdout, succeed};
+use crate::transcript::{Message, Transcript};
 
 pub(crate) struct Docker<'c, 'm> {
     containerd: &'c Containerd<'m>,
@@ -19,6 +23,17 @@ pub(crate) struct Docker<'c, 'm> {
 
 impl<'c, 'm> Docker<'c, 'm> {
     pub(crate) fn start(containerd: &'c Containerd<'m>) -> Self {
+        Self::start_with(containerd, |_| {})
+    }
+
+    /// One that trusts an authority as it would one of the system's.
+    pub(crate) fn trusting(containerd: &'c Containerd<'m>, authority: &Authority) -> Self {
+        Self::start_with(containerd, |command| {
+            command.env("SSL_CERT_FILE", authority.file());
+        })
+    }
+
+    fn start_with(containerd: &'c Containerd<'m>, prepare: impl FnOnce(&mut Command)) -> Self {
         let machine = containerd.machine;
         let mut docker = Self { containerd, daemon: daemon("docker"), process: None };
         let config: Value = match containerd.snapshotter {
@@ -39,6 +54,7 @@ impl<'c, 'm> Docker<'c, 'm> {
         command.arg("--host").arg(format!("unix://{}", machine.run("docker.sock").display()));
         // What a machine without a firewall to change can do.
         command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        prepare(&mut command);
         let mut process = Process::spawn("dockerd", &mut command, &machine.disk("docker.log"));
         process.wait_ready(|| docker.command(&["version"]).output().unwrap().status.success());
         docker.process = Some(process);
@@ -51,6 +67,32 @@ impl<'c, 'm> Docker<'c, 'm> {
         command.env("DOCKER_HOST", format!("unix://{}", machine.run("docker.sock").display()));
         command.env("DOCKER_CONFIG", machine.disk("docker-config")).args(arguments);
         command
+    }
+
+    /// Pulls by the API (`POST /images/create`): `fromImage=REPOSITORY`, with `tag=`, `platform=` as wanted. With the credentials of a
+    /// user where given.
+    pub(crate) fn pull_telling(&self, query: &str, user: Option<(&str, &str)>) -> Transcript {
+        let mut command = self.containerd.machine.command("curl", &[]);
+        command.args(["--silent", "--show-error", "--request", "POST", "--write-out", "%{stderr}%{http_code}"]);
+        if let Some((username, password)) = user {
+            let auth = json!({ "username": username, "password": password }).to_string();
+            command.args(["--header", &format!("X-Registry-Auth: {}", URL_SAFE.encode(auth))]);
+        }
+        command.arg("--unix-socket").arg(self.containerd.machine.run("docker.sock"));
+        let output = succeed(command.arg(format!("http://docker/images/create?{query}")));
+        let said = String::from_utf8(output.stdout).unwrap();
+        if output.stderr == b"200" {
+            return Transcript::parse(&said);
+        }
+        // What fails before there is anything to tell is told in another form.
+        let answer: Value = serde_json::from_str(&said).unwrap();
+        Transcript(vec![Message { error: Some(answer["message"].as_str().unwrap().to_owned()), ..Message::default() }])
+    }
+
+    /// Digests of the images that have lost their name.
+    pub(crate) fn dangling(&self) -> Vec<String> {
+        let listed = stdout(&mut self.command(&["images", "--no-trunc", "--quiet", "--filter", "dangling=true"]));
+        listed.lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn info(&self) -> String {

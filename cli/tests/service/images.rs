@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use snap_digest::Digest;
 
 use crate::built::listed;
 pub(crate) use crate::built::{TestImage, image, scratch_parent};
 use crate::process::succeed;
+use crate::recipe::Recipe;
+use crate::repository::Repository;
 
 /// A daemon, as `ci/daemons --list` tells it.
 #[derive(Clone, Debug, Deserialize)]
@@ -39,11 +41,16 @@ impl TestImage {
         std::fs::read(blob_path(&self.layout_dir(), digest)).unwrap()
     }
 
-    pub(crate) fn manifest(&self) -> Value {
+    /// Of the manifest.
+    pub(crate) fn digest(&self) -> String {
         let index: Value = serde_json::from_slice(&std::fs::read(self.layout_dir().join("index.json")).unwrap()).unwrap();
         let tagged = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == self.variant.as_str();
         let entry = index["manifests"].as_array().unwrap().iter().find(tagged).unwrap();
-        serde_json::from_slice(&self.blob(entry["digest"].as_str().unwrap())).unwrap()
+        entry["digest"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn manifest(&self) -> Value {
+        serde_json::from_slice(&self.blob(&self.digest())).unwrap()
     }
 
     /// Digests of the layers, the lowest first.
@@ -51,7 +58,7 @@ impl TestImage {
         self.manifest()["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn config(&self) -> Value {
+    pub(crate) fn config(&self) -> Value {
         serde_json::from_slice(&self.blob(self.manifest()["config"]["digest"].as_str().unwrap())).unwrap()
     }
 
@@ -78,60 +85,15 @@ impl TestImage {
     /// Publishes an image like this one but for its command and, where `file` is given, one more layer that holds it (its path and
     /// content); returns its reference.
     pub(crate) fn publish(&self, tag: &str, command: &[&str], file: Option<(&str, &str)>) -> String {
-        let layout = tempfile::tempdir_in(scratch_parent()).unwrap();
-        let mut manifest = self.manifest();
-        let mut config = self.config();
-        std::fs::create_dir_all(layout.path().join("blobs/sha256")).unwrap();
-        for layer in self.layers() {
-            std::fs::hard_link(blob_path(&self.layout_dir(), &layer), blob_path(layout.path(), &layer)).unwrap();
-        }
-        config["config"]["Cmd"] = json!(command);
-        if let Some((path, content)) = file {
-            let (archive, blob) = layer_of(path, content);
-            config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(json!(Digest::of(&archive).to_string()));
-            let descriptor = store(layout.path(), "application/vnd.oci.image.layer.v1.tar+gzip", &blob);
-            manifest["layers"].as_array_mut().unwrap().push(descriptor);
-        }
-        // It would have to tell of the new layer too.
-        config.as_object_mut().unwrap().remove("history");
-        manifest["config"] = store(layout.path(), "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
-        let mut entry = store(layout.path(), "application/vnd.oci.image.manifest.v1+json", manifest.to_string().as_bytes());
-        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
-        std::fs::write(layout.path().join("index.json"), json!({ "schemaVersion": 2, "manifests": [entry] }).to_string()).unwrap();
-        std::fs::write(layout.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-
-        let reference = format!("{}/service:{tag}", self.registry());
-        let source = format!("oci:{}:{tag}", layout.path().display());
-        let mut skopeo = Command::new("skopeo");
-        skopeo.args(["--insecure-policy", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]);
-        succeed(skopeo.arg(source).arg(format!("docker://{reference}")));
-        reference
+        let repository = Repository::new(self.registry(), "service");
+        let recipe = Recipe::like(self, &repository).command(command);
+        let recipe = if let Some((path, content)) = file { recipe.file(path, content) } else { recipe };
+        recipe.publish(Some(tag)).reference
     }
 }
 
 fn blob_path(layout: &Path, digest: &str) -> PathBuf {
     layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap())
-}
-
-/// Writes a blob; returns its descriptor.
-fn store(layout: &Path, media_type: &str, content: &[u8]) -> Value {
-    let digest = Digest::of(content).to_string();
-    std::fs::write(blob_path(layout, &digest), content).unwrap();
-    json!({ "mediaType": media_type, "digest": digest, "size": content.len() })
-}
-
-/// An archive of one file, plain and compressed.
-fn layer_of(path: &str, content: &str) -> (Vec<u8>, Vec<u8>) {
-    let dir = tempfile::tempdir_in(scratch_parent()).unwrap();
-    let file = dir.path().join(path);
-    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    std::fs::write(file, content).unwrap();
-    let archive = dir.path().join("layer.tar");
-    let mut tar = Command::new("tar");
-    tar.args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--mode=a+rX", "--file"]);
-    succeed(tar.arg(&archive).arg("--directory").arg(dir.path()).arg(path));
-    let blob = succeed(Command::new("gzip").args(["--no-name", "--stdout"]).arg(&archive)).stdout;
-    (std::fs::read(&archive).unwrap(), blob)
 }
 
 /// The image of a pod's sandbox: it sleeps.

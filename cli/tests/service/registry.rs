@@ -1,12 +1,15 @@
-//! A registry of a test's own, with the images of the one that all share, and a password that can change.
+//! A registry of a test's own, with the images of the one that all share: what it asks of its clients can differ, and change.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::authority::Authority;
 use crate::images::{TestImage, scratch_parent};
 use crate::process::{stdout, succeed};
+use crate::token_server::TokenServer;
 
 pub(crate) struct Registry {
     dir: TempDir,
@@ -17,26 +20,46 @@ pub(crate) struct Registry {
 impl Registry {
     /// Serves what is stored for everyone, to those who know the password of `user`.
     pub(crate) fn start(password: &str) -> Self {
+        Self::start_with(&ask_password(password))
+    }
+
+    /// The same over TLS.
+    pub(crate) fn secure(authority: &Authority, password: &str) -> Self {
+        Self::start_with(&[speak_tls(authority), ask_password(password)].concat())
+    }
+
+    /// Over TLS, to those who bring a token of that server.
+    pub(crate) fn with_tokens(authority: &Authority, tokens: &TokenServer) -> Self {
+        let asked = format!("{},{}", tokens.realm(), tokens.roots().display());
+        Self::start_with(&[speak_tls(authority), vec!["--token".into(), asked.into()]].concat())
+    }
+
+    /// One that takes and gives also what few do, from and to everyone: Docker's first schema, foreign layers.
+    pub(crate) fn lenient() -> Self {
+        Self::start_with(&["--lenient".into()])
+    }
+
+    fn start_with(arguments: &[OsString]) -> Self {
         let dir = tempfile::tempdir_in(scratch_parent()).unwrap();
         let mut registry = Self { dir, address: "127.0.0.1:0".to_owned() };
-        registry.run(password);
+        registry.run(arguments);
         registry
     }
 
     /// The same at the same address, with another password.
     pub(crate) fn change_password(&mut self, password: &str) {
         self.stop();
-        self.run(password);
+        self.run(&ask_password(password));
     }
 
     pub(crate) fn reference(&self, image: &TestImage) -> String {
         image.at(&self.address)
     }
 
-    fn run(&mut self, password: &str) {
+    fn run(&mut self, arguments: &[OsString]) {
         let port = self.address.rsplit_once(':').unwrap().1.to_owned();
         let mut command = self.script("start");
-        command.args(["--port", &port, "--storage"]).arg(shared_storage()).args(["--auth", &format!("user:{password}")]);
+        command.args(["--port", &port, "--storage"]).arg(shared_storage()).args(arguments);
         stdout(&mut command).trim().clone_into(&mut self.address);
     }
 
@@ -60,6 +83,14 @@ impl Drop for Registry {
             self.stop();
         }
     }
+}
+
+fn ask_password(password: &str) -> Vec<OsString> {
+    vec!["--auth".into(), format!("user:{password}").into()]
+}
+
+fn speak_tls(authority: &Authority) -> Vec<OsString> {
+    vec!["--tls".into(), format!("{},{}", authority.certificate_file().display(), authority.key_file().display()).into()]
 }
 
 /// Where `ci/registry` keeps the images unless told otherwise.
