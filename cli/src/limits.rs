@@ -29,8 +29,16 @@ pub(crate) const LAZY_UMOUNT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Callers that the control socket answers at a time.
 pub(crate) const CONTROL_CALLERS_MAX: usize = 8;
-/// Longest answer of the control socket.
+/// Callers that the control socket lets wait for layers at a time.
+pub(crate) const CONTROL_WAITERS_MAX: usize = 64;
+/// Longest request to the control socket: the layers of many images at once.
+pub(crate) const CONTROL_REQUEST_BYTES_MAX: u64 = 256 * 1024;
+/// Longest line of an answer of the control socket.
 pub(crate) const CONTROL_ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Pause between two lines that say how far layers are.
+pub(crate) const CONTROL_PERIOD: Duration = Duration::from_millis(300);
+/// How long whoever waits for layers waits for the next such line.
+pub(crate) const CONTROL_SILENCE: Duration = Duration::from_secs(15);
 /// Longest record of a mount.
 pub(crate) const RECORD_BYTES_MAX: u64 = 64 * 1024;
 /// A log file that grows beyond this starts over.

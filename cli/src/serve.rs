@@ -110,7 +110,7 @@ async fn serve(job: &Job, reporter: &mut Reporter, signals: &mut Signals, detach
         .with_context(|| format!("cannot mount {} at {}", image.reference(), dir.display()))?;
     claim.record_mount()?;
     let told = Arc::clone(&image);
-    control.tells(move || std::future::ready(ImageStatus::of(&told)));
+    control.tells(None, move || std::future::ready(ImageStatus::of(&told)));
     let fetching = job.background.then(|| tokio::spawn(fetch_all(Arc::clone(&image))));
     let outcome = || Outcome {
         dir: dir.clone(),

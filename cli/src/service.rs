@@ -25,7 +25,7 @@ use crate::limits;
 use crate::process::{keep_memory_small, trim_memory};
 use crate::signals::Signals;
 
-/// What the control socket tells.
+/// What the control socket tells of the service.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) pid: u32,
@@ -115,12 +115,10 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     layers.restore(&in_use.runs);
     let (mut served, keeping) = serve_mount(&layers, &place)?;
     tokio::spawn(place.keep(served.device(), keeping)?);
-    tokio::spawn({
-        let layers = Arc::clone(&layers);
-        async move {
-            layers.warm_up(in_use.layers).await;
-            trim_memory();
-        }
+    let warming_up = layers.warm_up(in_use.layers);
+    tokio::spawn(async move {
+        warming_up.await;
+        trim_memory();
     });
     let snapshotter = Arc::new(Snapshotter::start(records, layers.clone()).await?);
     let mut routes = routes(Arc::clone(&snapshotter));
@@ -131,7 +129,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let server =
         Server::bind(ServerOptions { socket: socket.clone() }).with_context(|| format!("cannot listen at {}", socket.display()))?;
     let control = Control::start_anew(&control_socket(&config.state)).context("cannot open the control socket")?;
-    control.tells({
+    control.tells(Some(Arc::clone(&layers)), {
         let (layers, socket) = (Arc::clone(&layers), socket.clone());
         move || {
             let (layers, socket, snapshotter) = (Arc::clone(&layers), socket.clone(), Arc::clone(&snapshotter));

@@ -1,6 +1,7 @@
 //! `snap status`: what is mounted, and how much of it is here.
 
 use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use snap_fs::{Costs, ImageStatus, LayerStatus, Rung};
 
 use crate::args::StatusArgs;
-use crate::control::ask;
+use crate::control::{ask, ask_on};
 use crate::service;
 use crate::size::{human, human_part};
 use crate::state::{Entry, Phase, State};
@@ -88,9 +89,8 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
 
 /// Nothing where no service runs, or where it is not this user's.
 fn look_at_service(state: &Path) -> anyhow::Result<Option<service::Status>> {
-    let socket = service::control_socket(state);
-    match std::os::unix::net::UnixStream::connect(&socket) {
-        Ok(_) => ask(&socket),
+    match UnixStream::connect(service::control_socket(state)) {
+        Ok(reached) => ask_on(&reached),
         Err(_) => Ok(None),
     }
 }
@@ -102,6 +102,9 @@ fn print_service(service: &service::Status, out: &mut impl Write) -> io::Result<
     writeln!(out, "  served by process {}; {} layers, {here}", service.pid, layers.layers.len())?;
     print_costs(&layers.costs, out)?;
     print_layers(&layers.layers, out)?;
+    for layer in &layers.streaming {
+        writeln!(out, "  {:12}  being read: {}", layer.digest.short(), human_part(layer.done_bytes, layer.total_bytes))?;
+    }
     let snapshots = match &service.snapshots {
         Ok(snapshots) => snapshots,
         Err(why) => return writeln!(out, "  the snapshots are not known: {why}"),
@@ -177,7 +180,7 @@ fn print_costs(costs: &Costs, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn print_layers(layers: &[LayerStatus], out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "  {:12}  {:14}  {:>10}  HERE", "LAYER", "OPENED BY", "BLOB")?;
+    writeln!(out, "  {:12}  {:14}  {:>10}  {:>8}  {:>10}  HERE", "LAYER", "OPENED BY", "BLOB", "REQUESTS", "FETCHED")?;
     for layer in layers {
         let opened_by = match layer.opened_by {
             Rung::LocalIndex => "local index",
@@ -185,7 +188,8 @@ fn print_layers(layers: &[LayerStatus], out: &mut impl Write) -> io::Result<()> 
             Rung::StreamingPass => "streaming pass",
         };
         let here = if layer.complete { "complete".to_owned() } else { human_part(layer.present_bytes, layer.total_bytes) };
-        writeln!(out, "  {:12}  {opened_by:14}  {:>10}  {here}", layer.digest.short(), human(layer.blob_bytes))?;
+        let (digest, blob, fetched) = (layer.digest.short(), human(layer.blob_bytes), human(layer.bytes_fetched));
+        writeln!(out, "  {digest:12}  {opened_by:14}  {blob:>10}  {:>8}  {fetched:>10}  {here}", layer.requests)?;
     }
     Ok(())
 }

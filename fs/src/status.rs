@@ -138,12 +138,13 @@ impl ServiceStatus {
             done_bytes: layer.done_bytes(),
             total_bytes: layer.total_bytes,
         });
+        let streaming: Vec<_> = streaming.collect();
         Self {
             mount: mount.to_owned(),
             trees: trees.collect(),
-            complete: open.iter().all(|layer| layer.complete),
+            complete: streaming.is_empty() && open.iter().all(|layer| layer.complete),
             layers: open,
-            streaming: streaming.collect(),
+            streaming,
             costs: Costs::of(&layers.shared().counters),
         }
     }

@@ -62,11 +62,14 @@ fn status_tells_of_a_mount() {
     assert_eq!(status["state"], "serving");
     assert_eq!(status["layers"][0]["digest"], fixture.layer.to_string());
     assert!(status["bytes_fetched"].as_u64().unwrap() > 1 << 20);
+    for cost in ["bytes_fetched", "requests"] {
+        assert_eq!(status["layers"][0][cost], status[cost], "{cost} of the only layer");
+    }
 
     let output = fixture.snap().arg("status").arg(fixture.dir()).output().unwrap();
     succeeded(&output);
     let text = String::from_utf8(output.stdout).unwrap();
-    for words in [&fixture.layer.short(), "complete", "streaming pass", fixture.dir().to_str().unwrap()] {
+    for words in [&fixture.layer.short(), "complete", "streaming pass", "REQUESTS", fixture.dir().to_str().unwrap()] {
         assert!(text.contains(words), "{words} is not in:\n{text}");
     }
     succeeded(&fixture.umount(&[]));
