@@ -193,3 +193,41 @@ fn print_layers(layers: &[LayerStatus], out: &mut impl Write) -> io::Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_shown_with_what_it_streams_and_what_each_layer_cost() {
+        let (open, streamed) = ("sha256:".to_owned() + &"1".repeat(64), "sha256:".to_owned() + &"2".repeat(64));
+        let layer = json!({
+            "digest": open, "opened_by": "estargz", "blob_bytes": 40 << 20, "present_bytes": 1 << 20, "total_bytes": 80 << 20,
+            "complete": false,
+        });
+        let costs = json!({
+            "bytes_fetched": 3 << 20, "requests": 5, "reads_waited": 0, "read_wait_ms": 0, "reads_failed": 0, "kernel_requests": 0,
+        });
+        let mut status = json!({
+            "pid": 7, "socket": "/run/snap/snap.sock", "mount": "/run/snap/fs", "trees": [], "layers": [layer], "complete": false,
+            "snapshots": { "Ok": { "active": 0, "views": 0, "unpacked": 0, "served": 1, "refusals": [] } },
+        });
+        status.as_object_mut().unwrap().extend(costs.as_object().unwrap().clone());
+        let shown = |status: &serde_json::Value| {
+            let mut text = Vec::new();
+            print_service(&serde_json::from_value(status.clone()).unwrap(), &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        // As an older service tells it.
+        assert!(!shown(&status).contains("being read"));
+        status["streaming"] = json!([{ "digest": streamed, "done_bytes": 12 << 20, "total_bytes": 40 << 20 }]);
+        (status["layers"][0]["bytes_fetched"], status["layers"][0]["requests"]) = (json!(2 << 20), json!(4));
+        let text = shown(&status);
+        assert!(text.contains("222222222222  being read: 12.0 of 40.0 MiB\n"), "{text}");
+        let row = text.lines().find(|line| line.contains("111111111111")).unwrap();
+        let cells: Vec<_> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, ["111111111111", "eStargz", "40.0 MiB", "4", "2.0 MiB", "1.0 of 80.0 MiB"]);
+    }
+}
