@@ -123,7 +123,7 @@ fn connect_timeout(socket: &Path) -> ContainerdError {
     ContainerdError::Connect { path: socket.to_path_buf(), source: std::io::ErrorKind::TimedOut.into() }
 }
 
-/// An answer's field that is always there.
-fn required<T>(field: Option<T>, what: &str, doing: impl Fn() -> String) -> Result<T> {
-    field.ok_or_else(|| ContainerdError::BadAnswer { doing: doing(), problem: format!("no {what}") })
+/// What an answer always has; without it, it has `problem`.
+fn required<T>(field: Option<T>, problem: &str, doing: impl Fn() -> String) -> Result<T> {
+    field.ok_or_else(|| ContainerdError::BadAnswer { doing: doing(), problem: problem.to_owned() })
 }

@@ -18,6 +18,9 @@
 //! [`Records::open`], then whatever implements [`Layers`] is brought up with [`Records::in_use`], then [`Snapshotter::start`],
 //! [`Server::bind`] and [`Server::serve`].
 //!
+//! # Asking containerd
+//! The other way round, [`containerd`] is a client of containerd's own services, for what pulls an image through it.
+//!
 //! # Credentials
 //! No call of containerd brings one. Where a kubelet has the same socket as its image service endpoint, [`CriProxy::add_to`] takes
 //! those calls besides, passes them to containerd's CRI as they are, and keeps the credentials of pulls in [`CriCredentials`].

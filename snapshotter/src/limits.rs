@@ -75,6 +75,9 @@ pub const MAX_NAMESPACE_BYTES: usize = 76;
 /// The longest ID of a lease, in bytes: it travels in a header with every call.
 pub const MAX_LEASE_BYTES: usize = 1 << 10;
 
+/// The longest time that a lease is asked for, in milliseconds: a year.
+pub const MAX_LEASE_MS: u64 = 365 * 24 * 60 * 60_000;
+
 /// The largest message that is read of containerd, in bytes: what containerd itself sends at most, unless it is told otherwise.
 pub const MAX_CONTAINERD_MESSAGE_BYTES: usize = 16 << 20;
 

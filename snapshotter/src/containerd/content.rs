@@ -28,7 +28,7 @@ impl Containerd {
         let doing = || format!("look for {digest}");
         let info = async { self.content_client().info(api::InfoRequest { digest: digest.to_string() }).await };
         let Some(answer) = found(self.answer(doing, CALL_TIMEOUT, info).await)? else { return Ok(None) };
-        let info = required(answer.info, "content", doing)?;
+        let info = required(answer.info, "no content", doing)?;
         let Ok(size_bytes) = u64::try_from(info.size) else {
             return Err(ContainerdError::BadAnswer { doing: doing(), problem: format!("a size of {} bytes", info.size) });
         };

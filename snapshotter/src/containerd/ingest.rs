@@ -29,7 +29,7 @@ const REF_NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 #[derive(Debug)]
 pub enum Begin {
     /// The content is wanted.
-    Writer(ContentWriter),
+    Writer(Box<ContentWriter>),
     /// It is there already, and held by the lease from now on.
     Here,
 }
@@ -87,7 +87,7 @@ impl Containerd {
         if written_bytes > size_bytes {
             writer.restart().await?;
         }
-        Ok(Begin::Writer(writer))
+        Ok(Begin::Writer(Box::new(writer)))
     }
 
     async fn abort_write(&self, reference: &str) -> Result<()> {

@@ -10,15 +10,19 @@ use super::error::found;
 use super::{CALL_TIMEOUT, COLLECT_TIMEOUT, Containerd, Result};
 use crate::api::leases::leases_client::LeasesClient;
 use crate::api::leases::{CreateRequest, DeleteRequest};
+use crate::limits::MAX_LEASE_MS;
 
 /// When the garbage collector may take the lease itself; RFC 3339.
 const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
 
+const LONGEST: Duration = Duration::from_millis(MAX_LEASE_MS);
+
 impl Containerd {
-    /// Makes the lease `id`, which ends by itself after `expire_after`: what a process that has died held is not held for ever.
+    /// Makes the lease `id`, which ends by itself after `expire_after` ([`MAX_LEASE_MS`] at most): what a process that has died held is
+    /// not held for ever.
     pub async fn create_lease(&self, id: &str, expire_after: Duration) -> Result<()> {
         lease_value(id)?;
-        let expires = Timestamp::from(SystemTime::now() + expire_after).to_string();
+        let expires = Timestamp::from(SystemTime::now() + expire_after.min(LONGEST)).to_string();
         let labels = BTreeMap::from([(EXPIRE_LABEL.to_owned(), expires)]);
         let mut client = LeasesClient::new(self.transport());
         let create = client.create(CreateRequest { id: id.to_owned(), labels });

@@ -22,10 +22,20 @@ pub(crate) const MIB: usize = 1 << 20;
 
 /// Runs each of the named tests with every version.
 macro_rules! on_each_containerd {
+    (@ $module:ident $name:literal $($test:ident)*) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    super::$test(crate::bare::Bare::start($name).await).await;
+                }
+            )*
+        }
+    };
     ($($test:ident)*) => {
-        mod v1_6 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(crate::bare::Bare::start("containerd-1.6").await).await; })* }
-        mod v1_7 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(crate::bare::Bare::start("containerd-1.7").await).await; })* }
-        mod v2 { $(#[tokio::test(flavor = "multi_thread")] async fn $test() { super::$test(crate::bare::Bare::start("containerd-2").await).await; })* }
+        crate::bare::on_each_containerd! { @ v1_6 "containerd-1.6" $($test)* }
+        crate::bare::on_each_containerd! { @ v1_7 "containerd-1.7" $($test)* }
+        crate::bare::on_each_containerd! { @ v2 "containerd-2" $($test)* }
     };
 }
 pub(crate) use on_each_containerd;
@@ -98,6 +108,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
         process.wait().unwrap();
     }
 
+    /// Stops it from running, without an end.
+    pub(crate) fn hang(&self) {
+        let pid = self.process.as_ref().unwrap().id();
+        succeed(Command::new("kill").args(["-STOP", &pid.to_string()]));
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("containerd.sock")
     }
@@ -165,7 +181,7 @@ pub(crate) async fn writer(containerd: &Containerd, descriptor: &Descriptor) -> 
     for _ in 0..TRIES {
         poll.tick().await;
         match containerd.begin_write(descriptor).await {
-            Ok(Begin::Writer(writer)) => return writer,
+            Ok(Begin::Writer(writer)) => return *writer,
             Ok(Begin::Here) => panic!("{} is there", descriptor.digest),
             Err(error) => assert_eq!(error.kind(), ContainerdErrorKind::Busy, "{error}"),
         }

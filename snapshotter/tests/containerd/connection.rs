@@ -77,6 +77,23 @@ async fn a_namespace_is_checked_before_anything_is_asked() {
 }
 
 /// Time passes as soon as nothing else can happen.
+#[tokio::test]
+async fn a_containerd_that_hangs_is_not_waited_for_for_ever() {
+    let bare = Bare::start("containerd-2").await;
+    let containerd = bare.leased("held").await;
+    let (bytes, descriptor) = layer_bytes(1, 64 * MIB);
+    let mut writing = writer(&containerd, &descriptor).await;
+    bare.hang();
+    tokio::time::pause();
+    let error = containerd.image("any").await.unwrap_err();
+    assert!(matches!(&error, ContainerdError::Timeout { after, .. } if after.as_secs() == 60), "{error:?}");
+    assert_eq!(error.to_string(), "cannot read the image any: containerd has not answered for 60 s");
+    assert_eq!(error.kind(), ContainerdErrorKind::Unavailable);
+    let error = writing.write(bytes).await.unwrap_err();
+    assert!(matches!(error, ContainerdError::Timeout { .. }), "{error:?}");
+}
+
+/// Time passes as soon as nothing else can happen.
 #[tokio::test(start_paused = true)]
 async fn who_never_answers_is_not_waited_for_for_ever() {
     let dir = tempfile::tempdir().unwrap();

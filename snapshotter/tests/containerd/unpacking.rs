@@ -54,8 +54,8 @@ async fn a_layer_becomes_a_snapshot(bare: Bare) {
     let Prepared::Mounts(mounts) = snapshots.prepare("above", Some(&chain_id), &labels(&[])).await.unwrap() else { panic!("it exists") };
     assert_eq!(mounts[0].r#type, "overlay", "{mounts:?}");
     let above = SnapshotInfo { name: "above".to_owned(), parent: Some(chain_id.clone()), kind: SnapshotKind::Active, labels: labels(&[]) };
-    assert_eq!(snapshots.list(&[format!("parent==\"{chain_id}\"")]).await.unwrap(), [above.clone()]);
-    assert_eq!(snapshots.list(&[]).await.unwrap(), [above, committed]);
+    assert_eq!(snapshots.list(&[]).await.unwrap(), [above.clone(), committed]);
+    assert_eq!(snapshots.list(&[format!("parent==\"{chain_id}\"")]).await.unwrap(), [above]);
     assert_eq!(snapshots.commit("above", &chain_id, &labels(&[])).await.unwrap(), Committed::AlreadyExists);
     let refused = snapshots.remove(&chain_id).await.unwrap_err();
     assert_eq!(refused.kind(), ContainerdErrorKind::Other, "{refused}");
