@@ -19,7 +19,7 @@ use crate::credential::{Credential, HostCredentials};
 use crate::docker_config::DockerConfigError;
 use crate::limits::TOKEN_MARGIN;
 use crate::secret::Secret;
-use crate::token::TokenServer;
+use crate::token::{Token, TokenServer, Wanted};
 
 /// Whose credential is behind a grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,14 @@ pub(crate) struct Grant {
     pub(crate) trouble: Option<Arc<DockerConfigError>>,
     /// When to get a new one.
     renew_at: Option<Instant>,
+}
+
+/// What a credential was traded for.
+struct Obtained {
+    header: HeaderValue,
+    /// When it has to be renewed.
+    renew_at: Option<Instant>,
+    identity: Option<Secret>,
 }
 
 type Exchange = Shared<BoxFuture<'static, Result<Arc<Grant>, Cause>>>;
@@ -150,10 +158,11 @@ impl Authenticator {
     }
 
     async fn exchange(&self, repository: &str, challenge: &Challenge, begin: Begin) -> Result<Grant, Cause> {
+        let wanted = Wanted { scope: &format!("repository:{repository}:pull"), with_identity: false };
         let provided = if begin == Begin::AtProvider { self.credentials.provided(repository) } else { None };
         let refusal = match provided {
-            Some(credential) => match self.obtain(repository, challenge, Some(&credential)).await {
-                Ok((header, renew_at)) => return Ok(Grant { header, origin: Origin::Provider, trouble: None, renew_at }),
+            Some(credential) => match self.obtain(&wanted, challenge, Some(&credential)).await {
+                Ok(Obtained { header, renew_at, .. }) => return Ok(Grant { header, origin: Origin::Provider, trouble: None, renew_at }),
                 Err(cause) if cause.is_temporary() => return Err(cause),
                 Err(cause) => {
                     let host = &self.credentials.name;
@@ -167,7 +176,7 @@ impl Authenticator {
             Ok(credential) => (credential, None),
             Err(error) => {
                 // Public images need none, and a configuration copied from elsewhere often names a helper that is not here.
-                tracing::warn!(host = %self.credentials.docker_name, %error, "no credentials; going on without");
+                tracing::warn!(host = %self.credentials.name, %error, "no credentials; going on without");
                 (None, Some(Arc::new(error)))
             }
         };
@@ -176,8 +185,8 @@ impl Authenticator {
             // Who is refused with a credential is not let in without.
             return Err(trouble.map_or_else(unauthorized, Cause::Credentials));
         }
-        match self.obtain(repository, challenge, credential.as_ref()).await {
-            Ok((header, renew_at)) => Ok(Grant { header, origin, trouble, renew_at }),
+        match self.obtain(&wanted, challenge, credential.as_ref()).await {
+            Ok(Obtained { header, renew_at, .. }) => Ok(Grant { header, origin, trouble, renew_at }),
             Err(cause) if cause.is_temporary() => Err(cause),
             Err(cause) => Err(match (credential, refusal, trouble) {
                 (None, Some(refusal), _) => refusal,
@@ -187,26 +196,29 @@ impl Authenticator {
         }
     }
 
-    /// The header that answers `challenge` with `credential`, and when it has to be renewed.
-    async fn obtain(
-        &self,
-        repository: &str,
-        challenge: &Challenge,
-        credential: Option<&Credential>,
-    ) -> Result<(HeaderValue, Option<Instant>), Cause> {
+    /// A grant of `credential` alone, which is kept nowhere, and the identity token that came with it.
+    pub(crate) async fn log_in(&self, challenge: &Challenge, credential: &Credential) -> Result<(Arc<Grant>, Option<Secret>), Cause> {
+        let wanted = Wanted { scope: "", with_identity: true };
+        let Obtained { header, renew_at, identity } = self.obtain(&wanted, challenge, Some(credential)).await?;
+        Ok((Arc::new(Grant { header, origin: Origin::Provider, trouble: None, renew_at }), identity))
+    }
+
+    /// What answers `challenge` with `credential`.
+    async fn obtain(&self, wanted: &Wanted<'_>, challenge: &Challenge, credential: Option<&Credential>) -> Result<Obtained, Cause> {
+        let lasting = |header| Ok(Obtained { header, renew_at: None, identity: None });
         match credential {
-            Some(Credential::RegistryToken(token)) => return Ok((bearer(token)?, None)),
-            Some(Credential::Password { username, password }) if challenge.is_basic() => return Ok((basic(username, password)?, None)),
+            Some(Credential::RegistryToken(token)) => return lasting(bearer(token)?),
+            Some(Credential::Password { username, password }) if challenge.is_basic() => return lasting(basic(username, password)?),
             Some(_) if challenge.is_basic() => {
                 return Err(Cause::Challenge("it asks for a password, and there is only an identity token"));
             }
-            None if challenge.is_basic() => return Err(unauthorized()),
+            None if challenge.is_basic() => return Err(Cause::NoBasicCredentials),
             _ => {}
         }
         let asked_at = Instant::now();
-        let token = self.tokens.token(challenge, &format!("repository:{repository}:pull"), credential).await?;
-        let margin = TOKEN_MARGIN.min(token.lifetime / 10);
-        Ok((bearer(&token.token)?, asked_at.checked_add(token.lifetime.saturating_sub(margin))))
+        let Token { token, lifetime, identity } = self.tokens.token(challenge, wanted, credential).await?;
+        let margin = TOKEN_MARGIN.min(lifetime / 10);
+        Ok(Obtained { header: bearer(&token)?, renew_at: asked_at.checked_add(lifetime.saturating_sub(margin)), identity })
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {

@@ -10,13 +10,35 @@ use snap_digest::{Digest, DigestError};
 
 use crate::docker_config::DockerConfigError;
 use crate::error::ErrorKind;
+use crate::tags::TagsProblem;
 
 /// Why one request failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Cause {
-    /// 404: the registry does not have it.
+    /// 404, and the registry does not say of what.
     #[error("not found")]
     NotFound,
+    /// 404: the registry knows no such repository, or does not let us know of it.
+    #[error("the repository is not known{}", Said(message))]
+    RepositoryUnknown {
+        /// What the registry says.
+        message: String,
+    },
+    /// 404: the repository has no manifest of this tag or digest.
+    #[error("the manifest is not known{}", Said(message))]
+    ManifestUnknown {
+        /// What the registry says.
+        message: String,
+    },
+    /// The registry asks for a user and a password, and there are none.
+    #[error("no basic auth credentials")]
+    NoBasicCredentials,
+    /// The registry or its token server refuses the user or password of a login.
+    #[error("incorrect username or password{}", Said(message))]
+    LoginRefused {
+        /// What it says.
+        message: String,
+    },
     /// 401, with the credentials there are or without any.
     #[error("unauthorized{}", Said(message))]
     Unauthorized {
@@ -152,9 +174,29 @@ pub enum Cause {
     /// A digest in the answer that is none.
     #[error(transparent)]
     BadDigest(#[from] DigestError),
+    /// A list of tags that is none, or goes on without end or elsewhere.
+    #[error("the list of tags {0}")]
+    Tags(#[from] TagsProblem),
     /// No host of this registry may serve this kind of request.
     #[error("no host is configured to {0}")]
     NoHost(&'static str),
+}
+
+/// The answers that mean "you do not get this". Which of them a registry gives for a repository that is not there is its own choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The registry asks for a user and a password, and there are none.
+    NoBasicCredentials,
+    /// Credentials are refused, or none were sent where tokens are asked for.
+    Unauthorized,
+    /// What is known of us does not allow it.
+    Denied,
+    /// No such repository, or none that we may know of.
+    RepositoryUnknown,
+    /// The repository has no such manifest.
+    ManifestUnknown,
+    /// Not there, and the registry does not say of what.
+    NotFound,
 }
 
 /// What TLS has to do with a connection that failed.
@@ -172,8 +214,13 @@ impl Cause {
     /// The kind of this cause.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound => ErrorKind::NotFound,
-            Self::Unauthorized { .. } | Self::UnsafeRealm { .. } | Self::Challenge(_) | Self::Credentials(_) => ErrorKind::Unauthorized,
+            Self::NotFound | Self::RepositoryUnknown { .. } | Self::ManifestUnknown { .. } => ErrorKind::NotFound,
+            Self::Unauthorized { .. }
+            | Self::NoBasicCredentials
+            | Self::LoginRefused { .. }
+            | Self::UnsafeRealm { .. }
+            | Self::Challenge(_)
+            | Self::Credentials(_) => ErrorKind::Unauthorized,
             Self::Denied { .. } => ErrorKind::Denied,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::Timeout { .. } | Self::TooSlow { .. } => ErrorKind::Timeout,
@@ -187,7 +234,37 @@ impl Cause {
             | Self::NoToken
             | Self::Header(_)
             | Self::BadDigest(_) => ErrorKind::Protocol,
+            Self::Tags(problem) => problem.kind(),
             Self::NoHost(_) => ErrorKind::Invalid,
+        }
+    }
+
+    /// Which of the answers that mean "you do not get this" it is, if it is one of them.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::NoBasicCredentials => Some(Refusal::NoBasicCredentials),
+            Self::Unauthorized { .. } | Self::LoginRefused { .. } => Some(Refusal::Unauthorized),
+            Self::Denied { .. } => Some(Refusal::Denied),
+            Self::RepositoryUnknown { .. } => Some(Refusal::RepositoryUnknown),
+            Self::ManifestUnknown { .. } => Some(Refusal::ManifestUnknown),
+            Self::NotFound => Some(Refusal::NotFound),
+            Self::Token { cause, .. } => cause.refusal(),
+            _ => None,
+        }
+    }
+
+    /// What the server itself said about it, if it said something.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Unauthorized { message, .. }
+            | Self::LoginRefused { message }
+            | Self::Denied { message }
+            | Self::RepositoryUnknown { message }
+            | Self::ManifestUnknown { message }
+            | Self::Server { message, .. }
+            | Self::Status { message, .. } => Some(message.as_str()).filter(|message| !message.is_empty()),
+            Self::Token { cause, .. } => cause.message(),
+            _ => None,
         }
     }
 
@@ -205,7 +282,7 @@ impl Cause {
     /// What a person can do about it.
     pub(crate) fn hint(&self, host: &str) -> Option<String> {
         match self {
-            Self::Unauthorized { .. } | Self::Denied { .. } => {
+            Self::Unauthorized { .. } | Self::NoBasicCredentials | Self::Denied { .. } => {
                 Some(format!("the repository may not exist or may need `docker login {host}`"))
             }
             Self::RateLimited { .. } if host == "docker.io" => Some("`docker login` raises the limit of docker.io".to_owned()),

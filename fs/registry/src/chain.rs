@@ -67,6 +67,11 @@ impl Chain {
         (self.current, &self.hosts[self.current])
     }
 
+    /// How many hosts there are. The last is the registry itself.
+    pub(crate) fn host_count(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// Bytes have arrived.
     pub(crate) fn progressed(&mut self, bytes: u64) {
         self.progress_bytes += bytes;

@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustls::RootCertStore;
 
 use crate::api_url::authority;
-use crate::credential::{CredentialProvider, HostCredentials};
+use crate::credential::{Credential, CredentialProvider, HostCredentials};
 use crate::docker_config::DockerConfig;
+use crate::docker_login::LoginPlace;
 use crate::error::Error;
 use crate::host::Host;
 use crate::hosts::{HostConfig, hosts_of};
 use crate::layout::LayoutSource;
 use crate::limits::Limits;
-use crate::reference::Reference;
+use crate::login::{self, LoginOutcome};
+use crate::reference::{Reference, RegistryReference, parse_registry_name};
 use crate::registry::{RegistrySource, Repository};
 use crate::source::Source;
+use crate::tags;
 use crate::tls::{HttpClients, system_roots};
 
 /// How to talk to registries.
@@ -89,15 +92,54 @@ impl Client {
         match reference {
             Reference::Layout(layout) => Ok(Arc::new(LayoutSource::new(layout.clone()))),
             Reference::Registry(reference) => {
-                let hosts = self.0.hosts(reference.host())?;
-                let repository = Repository::new(reference, hosts, self.0.limits.clone());
+                let repository = self.0.repository(reference)?;
                 Ok(Arc::new(RegistrySource::new(reference.clone(), Arc::new(repository))))
             }
         }
     }
+
+    /// All tags of the repository of `reference`, whose own tag and digest do not matter: in the registry's order, each once.
+    ///
+    /// They are as the registry gives them, at most [`TAGS_MAX`](crate::limits::TAGS_MAX). That each is one is not checked:
+    /// [`RegistryReference::with_tag`] does.
+    pub async fn tags(&self, reference: &RegistryReference) -> Result<Vec<String>, Error> {
+        tags::list(&self.0.repository(reference)?).await
+    }
+
+    /// Asks `registry` whether it lets `credential` in. Nothing is kept: [`Client::store_login`] does that.
+    ///
+    /// `registry` is a host or a URL, as [`parse_registry_name`] takes it. The registry itself is asked, none of its mirrors. Any
+    /// credential will do for one that asks for none. A refusal is [`Cause::LoginRefused`](crate::Cause::LoginRefused).
+    pub async fn check_login(&self, registry: &str, credential: Credential) -> Result<LoginOutcome, Error> {
+        let name = parse_registry_name(registry)?;
+        let hosts = self.0.hosts(&name)?;
+        login::check(name, hosts, credential, self.0.limits.clone()).await
+    }
+
+    /// The credential that docker's configuration has for `registry`, itself or by a helper.
+    pub async fn stored_login(&self, registry: &str) -> Result<Option<Credential>, Error> {
+        let name = parse_registry_name(registry)?;
+        Ok(self.0.docker_config.credential(&name).await.map_err(Arc::new)?)
+    }
+
+    /// Keeps a login where `docker login` would: with the credential helper that docker's configuration names for the registry, else
+    /// in the file itself, which is made if it is not there. All else in the file stays as it is, and other writers lose nothing.
+    pub async fn store_login(&self, login: &LoginOutcome) -> Result<LoginPlace, Error> {
+        Ok(self.0.docker_config.store(login).await.map_err(Arc::new)?)
+    }
+
+    /// Takes the login at `registry` out of docker's configuration and its helper. Whether there was one.
+    pub async fn erase_login(&self, registry: &str) -> Result<bool, Error> {
+        let name = parse_registry_name(registry)?;
+        Ok(self.0.docker_config.erase(&name).await.map_err(Arc::new)?)
+    }
 }
 
 impl Inner {
+    fn repository(&self, reference: &RegistryReference) -> Result<Repository, Error> {
+        Ok(Repository::new(reference, self.hosts(reference.host())?, self.limits.clone()))
+    }
+
     fn hosts(&self, registry: &str) -> Result<Vec<Arc<Host>>, Error> {
         let configs = hosts_of(registry, &self.options.hosts_dirs, self.options.plain_http).map_err(Arc::new)?;
         {
@@ -119,11 +161,9 @@ impl Inner {
     fn host(&self, registry: &str, config: &HostConfig) -> Result<Arc<Host>, Error> {
         let roots = self.system_roots.get_or_init(system_roots);
         let clients = HttpClients::new(config, roots, &self.options.user_agent, &self.limits)?;
-        let authority = authority(&config.base);
         let is_mirror = config.namespace.is_some();
         let credentials = HostCredentials {
-            name: if is_mirror { authority.clone() } else { registry.to_owned() },
-            docker_name: authority,
+            name: if is_mirror { authority(&config.base) } else { registry.to_owned() },
             provider: self.options.credentials.clone(),
             docker: self.docker_config.clone(),
         };

@@ -38,10 +38,8 @@ pub trait CredentialProvider: fmt::Debug + Send + Sync {
 
 /// Everyone who may know a credential for one host.
 pub(crate) struct HostCredentials {
-    /// The host's name, for the provider.
+    /// The registry's name as references have it, or a mirror's own.
     pub(crate) name: String,
-    /// The host's name in docker's configuration.
-    pub(crate) docker_name: String,
     pub(crate) provider: Option<Arc<dyn CredentialProvider>>,
     pub(crate) docker: DockerConfig,
 }
@@ -54,6 +52,6 @@ impl HostCredentials {
 
     /// That of docker's configuration, if it has one.
     pub(crate) async fn configured(&self) -> Result<Option<Credential>, DockerConfigError> {
-        self.docker.credential(&self.docker_name).await
+        self.docker.credential(&self.name).await
     }
 }

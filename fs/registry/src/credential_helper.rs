@@ -1,11 +1,11 @@
-//! The `docker-credential-*` programs (<https://github.com/docker/docker-credential-helpers>): a server name on stdin,
-//! JSON with `Username` and `Secret` on stdout.
+//! The `docker-credential-*` programs (<https://github.com/docker/docker-credential-helpers>): `get` takes a server name on stdin and
+//! prints JSON with `Username` and `Secret`; `store` takes such JSON with the server's name in it, `erase` the name alone.
 
 use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -27,29 +27,82 @@ struct Answer {
     secret: String,
 }
 
+/// What is handed to a helper to keep.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Kept<'a> {
+    #[serde(rename = "ServerURL")]
+    server_url: &'a str,
+    username: &'a str,
+    secret: &'a str,
+}
+
 /// Asks the helper `name` for the credential of `server`. `None`: it has none.
 pub(crate) async fn get(name: &str, server: &str, timeout: Duration) -> Result<Option<Credential>, DockerConfigError> {
+    ask(program(name)?, server, timeout).await
+}
+
+/// Has the helper `name` keep `credential` for `server`: its program's name. `None`: helpers know no such kind of credential.
+pub(crate) async fn store(
+    name: &str,
+    server: &str,
+    credential: &Credential,
+    timeout: Duration,
+) -> Result<Option<String>, DockerConfigError> {
+    let (username, secret) = match credential {
+        Credential::Password { username, password } => (username.as_str(), password),
+        Credential::IdentityToken(token) => (TOKEN_USER, token),
+        Credential::RegistryToken(_) => return Ok(None),
+    };
+    let program = program(name)?;
+    let kept = serde_json::to_vec(&Kept { server_url: server, username, secret: secret.reveal() });
+    // Three texts can always be written.
+    let kept = kept.map_err(|error| DockerConfigError::HelperIo { program: program.clone(), source: error.into() })?;
+    told(&program, "store", &kept, timeout).await?;
+    Ok(Some(program))
+}
+
+/// Has the helper `name` forget what it has for `server`.
+pub(crate) async fn erase(name: &str, server: &str, timeout: Duration) -> Result<(), DockerConfigError> {
+    told(&program(name)?, "erase", server.as_bytes(), timeout).await
+}
+
+/// The program of the helper `name`.
+fn program(name: &str) -> Result<String, DockerConfigError> {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         return Err(DockerConfigError::HelperName { name: name.chars().take(100).collect() });
     }
-    ask(format!("{PREFIX}{name}"), server, timeout).await
+    Ok(format!("{PREFIX}{name}"))
 }
 
 async fn ask(program: String, server: &str, timeout: Duration) -> Result<Option<Credential>, DockerConfigError> {
-    // Dropping the future drops the child, which kills it.
-    match tokio::time::timeout(timeout, run(&program, server)).await {
-        Ok(Ok((succeeded, output))) => understand(program, succeeded, &output),
-        Ok(Err(source)) => Err(DockerConfigError::HelperIo { program, source }),
-        Err(_) => Err(DockerConfigError::HelperTimeout { program, after: timeout }),
+    let (succeeded, output) = answer(&program, "get", server.as_bytes(), timeout).await?;
+    understand(program, succeeded, &output)
+}
+
+async fn told(program: &str, action: &str, input: &[u8], timeout: Duration) -> Result<(), DockerConfigError> {
+    match answer(program, action, input, timeout).await? {
+        (true, _) => Ok(()),
+        (false, _) => Err(DockerConfigError::HelperAnswer { program: program.to_owned() }),
     }
 }
 
-async fn run(program: &str, server: &str) -> io::Result<(bool, Vec<u8>)> {
+/// Whether the program succeeded, and what it printed.
+async fn answer(program: &str, action: &str, input: &[u8], timeout: Duration) -> Result<(bool, Vec<u8>), DockerConfigError> {
+    // Dropping the future drops the child, which kills it.
+    match tokio::time::timeout(timeout, run(program, action, input)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(DockerConfigError::HelperIo { program: program.to_owned(), source }),
+        Err(_) => Err(DockerConfigError::HelperTimeout { program: program.to_owned(), after: timeout }),
+    }
+}
+
+async fn run(program: &str, action: &str, input: &[u8]) -> io::Result<(bool, Vec<u8>)> {
     let mut child =
-        Command::new(program).arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
+        Command::new(program).arg(action).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that does not read its input is no reason to fail: its answer decides.
-        let _ = stdin.write_all(server.as_bytes()).await;
+        let _ = stdin.write_all(input).await;
     }
     let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {

@@ -10,19 +10,32 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::credential::Credential;
 use crate::credential_helper;
+use crate::error::ErrorKind;
 use crate::limits::DOCKER_CONFIG_MAX_BYTES;
 use crate::secret::Secret;
 
 /// The key under which docker keeps the credentials of docker.io.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Why credentials could not be read.
+/// Why credentials could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerConfigError {
-    /// The file cannot be read.
+    /// There is no place for the file: no option, no `$DOCKER_CONFIG` and no home directory.
+    #[error("there is no docker configuration: neither $DOCKER_CONFIG nor $HOME is set")]
+    NoPath,
+    /// Someone else has been writing the file all the time.
+    #[error("{}: another program has held it for {} s", path.display(), after.as_secs())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -86,14 +99,32 @@ pub enum DockerConfigError {
     },
 }
 
+impl DockerConfigError {
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. } | Self::HelperIo { .. } | Self::HelperAnswer { .. } => ErrorKind::Io,
+            Self::HelperTimeout { .. } | Self::Locked { .. } => ErrorKind::Timeout,
+            Self::NoPath | Self::TooLarge { .. } | Self::Json { .. } | Self::Auth { .. } | Self::HelperName { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct ConfigFile {
+pub(crate) struct ConfigFile {
     auths: BTreeMap<String, AuthEntry>,
     #[serde(rename = "credHelpers")]
     helpers: BTreeMap<String, String>,
     #[serde(rename = "credsStore")]
     store: String,
+}
+
+impl ConfigFile {
+    /// The helper for a registry with these keys, if the file names one.
+    pub(crate) fn helper(&self, keys: &[String]) -> Option<&str> {
+        let own = keys.iter().find_map(|key| self.helpers.get(key)).filter(|name| !name.is_empty());
+        own.or(Some(&self.store).filter(|name| !name.is_empty())).map(String::as_str)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -109,8 +140,8 @@ struct AuthEntry {
 /// Docker's configuration, by the name of its file.
 #[derive(Debug, Clone)]
 pub(crate) struct DockerConfig {
-    path: Option<PathBuf>,
-    helper_timeout: Duration,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) helper_timeout: Duration,
 }
 
 impl DockerConfig {
@@ -127,18 +158,9 @@ impl DockerConfig {
     /// The credential for the registry `host` (`docker.io`, `r.example:5000`), if there is one.
     pub(crate) async fn credential(&self, host: &str) -> Result<Option<Credential>, DockerConfigError> {
         let Some(path) = &self.path else { return Ok(None) };
-        let read_from = path.clone();
-        let read = tokio::task::spawn_blocking(move || read_config(&read_from)).await;
-        let Some(bytes) =
-            read.unwrap_or_else(|error| Err(DockerConfigError::Io { path: path.clone(), source: io::Error::other(error) }))?
-        else {
-            return Ok(None);
-        };
-        let config = parse(&bytes, path)?;
+        let Some(config) = self.read(path).await? else { return Ok(None) };
         let keys = keys_of(host);
-        let helper = keys.iter().find_map(|key| config.helpers.get(key)).filter(|name| !name.is_empty());
-        let helper = helper.or(Some(&config.store).filter(|name| !name.is_empty()));
-        if let Some(name) = helper {
+        if let Some(name) = config.helper(&keys) {
             // The first key is the one docker asks its helpers for.
             if let Some(credential) = credential_helper::get(name, &keys[0], self.helper_timeout).await? {
                 return Ok(Some(credential));
@@ -146,9 +168,26 @@ impl DockerConfig {
         }
         in_auths(&config.auths, &keys, path)
     }
+
+    /// What the file at `path` says; `None` if there is none.
+    pub(crate) async fn read(&self, path: &Path) -> Result<Option<ConfigFile>, DockerConfigError> {
+        let file = path.to_owned();
+        blocking(path, move || read_config(&file)?.map(|bytes| parse(&bytes, &file)).transpose()).await
+    }
 }
 
-fn read_config(path: &Path) -> Result<Option<Vec<u8>>, DockerConfigError> {
+/// Runs disk I/O where it may block. `path` names the file if the runtime is shutting down.
+pub(crate) async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, DockerConfigError> + Send + 'static,
+) -> Result<T, DockerConfigError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(DockerConfigError::Io { path: path.to_owned(), source: io::Error::other(error) }),
+    }
+}
+
+pub(crate) fn read_config(path: &Path) -> Result<Option<Vec<u8>>, DockerConfigError> {
     let failed = |source| DockerConfigError::Io { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -160,7 +199,11 @@ fn read_config(path: &Path) -> Result<Option<Vec<u8>>, DockerConfigError> {
     if bytes.len() as u64 > DOCKER_CONFIG_MAX_BYTES { Err(DockerConfigError::TooLarge { path: path.to_owned() }) } else { Ok(Some(bytes)) }
 }
 
-fn parse(bytes: &[u8], path: &Path) -> Result<ConfigFile, DockerConfigError> {
+/// The file as a type. An empty one says nothing, as it does to docker.
+pub(crate) fn parse<T: DeserializeOwned + Default>(bytes: &[u8], path: &Path) -> Result<T, DockerConfigError> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
     serde_json::from_slice(bytes).map_err(|error| DockerConfigError::Json {
         path: path.to_owned(),
         line: error.line(),
@@ -169,19 +212,26 @@ fn parse(bytes: &[u8], path: &Path) -> Result<ConfigFile, DockerConfigError> {
 }
 
 /// The keys under which a registry's credentials may be, the usual one first.
-fn keys_of(host: &str) -> Vec<String> {
+pub(crate) fn keys_of(host: &str) -> Vec<String> {
     match host {
         "docker.io" | "registry-1.docker.io" | "index.docker.io" => {
             [HUB_KEY, "docker.io", "index.docker.io", "registry-1.docker.io"].map(str::to_owned).to_vec()
         }
-        host => vec![host.to_owned()],
+        host => {
+            let portless = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80"));
+            [Some(host), portless].into_iter().flatten().map(str::to_owned).collect()
+        }
     }
+}
+
+/// Whether `key` is one of `keys`, or a URL at the host of one, which are the keys of old files.
+pub(crate) fn is_key_of(key: &str, keys: &[String]) -> bool {
+    keys.iter().any(|wanted| bare_host(key) == bare_host(wanted))
 }
 
 fn in_auths(auths: &BTreeMap<String, AuthEntry>, keys: &[String], path: &Path) -> Result<Option<Credential>, DockerConfigError> {
     let exact = keys.iter().find_map(|key| auths.get_key_value(key));
-    // Old files have URLs as keys.
-    let found = exact.or_else(|| auths.iter().find(|(key, _)| keys.iter().any(|wanted| bare_host(key) == bare_host(wanted))));
+    let found = exact.or_else(|| auths.iter().find(|(key, _)| is_key_of(key, keys)));
     let Some((key, entry)) = found else { return Ok(None) };
     if !entry.identitytoken.is_empty() {
         return Ok(Some(Credential::IdentityToken(Secret::new(&entry.identitytoken))));

@@ -7,9 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use snap_digest::Digest;
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Refusal};
+use crate::descriptor::Descriptor;
+use crate::docker_config::DockerConfigError;
 use crate::hosts::HostsError;
 use crate::manifest::DocumentError;
 use crate::platform::{Platform, PlatformError};
@@ -43,6 +46,9 @@ pub enum Error {
         /// What is wrong with it.
         source: Arc<DocumentError>,
     },
+    /// The image has a manifest of docker's first format, which has to be converted: see [`parse_schema1`](crate::parse_schema1).
+    #[error(transparent)]
+    Schema1(Box<Schema1Found>),
     /// No manifest of the index is for the platform asked for.
     #[error("no image for platform {wanted}; there are: {}", Listed(available))]
     NoPlatform {
@@ -109,9 +115,22 @@ pub enum Error {
         /// The tags there are.
         available: Vec<String>,
     },
+    /// Docker's configuration, or a credential helper it names, failed.
+    #[error(transparent)]
+    DockerConfig(#[from] Arc<DockerConfigError>),
     /// A registry, or the way to it, failed.
     #[error(transparent)]
     Request(#[from] Box<RequestError>),
+}
+
+/// A schema 1 manifest where one of today was wanted.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("document {}: {}", root.digest, DocumentError::Schema1)]
+pub struct Schema1Found {
+    /// What was asked for. Of a signed manifest, digest and size are of what is signed, as registries name it.
+    pub root: Descriptor,
+    /// Its bytes, of a signed manifest without the signatures. Verified.
+    pub bytes: Bytes,
 }
 
 /// A request that failed in the end: what was asked, how often, for how long, and the last cause.
@@ -165,13 +184,22 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Reference(_) | Self::Platform(_) | Self::Hosts(_) | Self::Setup { .. } | Self::OutOfBounds { .. } => ErrorKind::Invalid,
-            Self::Document { .. } => ErrorKind::Protocol,
+            Self::Document { .. } | Self::Schema1(_) => ErrorKind::Protocol,
             Self::NoPlatform { .. } | Self::LayoutTag { .. } => ErrorKind::NotFound,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ErrorKind::DigestMismatch,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::LayoutIo { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::LayoutIo { .. } => ErrorKind::Io,
+            Self::DockerConfig(error) => error.kind(),
             Self::Request(error) => error.cause.kind(),
+        }
+    }
+
+    /// Which of the answers that mean "you do not get this" a registry or its token server gave, if it gave one.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Request(error) => error.cause.refusal(),
+            _ => None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::auth::{Authenticator, Begin, Grant, Origin};
 use crate::cause::Cause;
 use crate::challenge::{self, Challenge};
 use crate::credential::HostCredentials;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::hosts::HostConfig;
 use crate::limits::Limits;
 use crate::redirect::Target;
@@ -22,12 +22,15 @@ use crate::response::refusal;
 use crate::tls::HttpClients;
 use crate::token::TokenServer;
 
+/// The parameter that names the registry to a mirror, as containerd does it.
+const NAMESPACE: &str = "ns";
+
 /// A configured host with its connections and its authorization.
 pub(crate) struct Host {
     pub(crate) config: HostConfig,
     headers: Vec<(HeaderName, HeaderValue)>,
     clients: HttpClients,
-    auth: Arc<Authenticator>,
+    pub(crate) auth: Arc<Authenticator>,
     connections: Arc<Semaphore>,
     limits: Arc<Limits>,
 }
@@ -54,7 +57,7 @@ pub(crate) struct Answer {
 }
 
 /// Whether a request went to the registry's own host or, redirected, elsewhere.
-enum Sent {
+pub(crate) enum Sent {
     Answer(Response),
     Redirect(Url),
 }
@@ -83,10 +86,17 @@ impl Host {
     pub(crate) fn url(&self, path: &str) -> Url {
         let mut url = self.config.base.clone();
         url.set_path(&format!("{}/{path}", self.config.base.path()));
-        if let Some(namespace) = &self.config.namespace {
-            url.query_pairs_mut().append_pair("ns", namespace);
-        }
+        self.name_registry(&mut url);
         url
+    }
+
+    /// Tells a mirror in `url` whose content is asked for, unless the URL does so already.
+    pub(crate) fn name_registry(&self, url: &mut Url) {
+        if let Some(namespace) = &self.config.namespace
+            && !url.query_pairs().any(|(name, _)| name == NAMESPACE)
+        {
+            url.query_pairs_mut().append_pair(NAMESPACE, namespace);
+        }
     }
 
     /// Sends `ask` and follows redirects until there is a success or a refusal.
@@ -153,8 +163,7 @@ impl Host {
         if !is_refused(answer) {
             return None;
         }
-        let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-        match challenge::choose(challenge::parse(headers)) {
+        match chosen_challenge(answer) {
             Some(challenge) if answer.status() == StatusCode::UNAUTHORIZED => Some(challenge),
             _ => grant.and_then(|_| self.auth.challenge(ask.repository)),
         }
@@ -170,7 +179,7 @@ impl Host {
                 // Storage that refuses a signed URL says nothing about the registry's permissions or contents.
                 Err(Cause::Unauthorized { .. }) => return Err(Cause::Target(401)),
                 Err(Cause::Denied { .. }) => return Err(Cause::Target(403)),
-                Err(Cause::NotFound) => return Err(Cause::Target(404)),
+                Err(cause) if cause.kind() == ErrorKind::NotFound => return Err(Cause::Target(404)),
                 Err(Cause::Status { status: status @ (400 | 410), .. }) => return Err(Cause::Target(status)),
                 Err(cause) => return Err(cause),
             }
@@ -179,7 +188,7 @@ impl Host {
     }
 
     /// One request. Authorization and the configured headers go to the host's own origin only.
-    async fn request(&self, ask: &Ask<'_>, url: &Url, grant: Option<&Arc<Grant>>) -> Result<Response, Cause> {
+    pub(crate) async fn request(&self, ask: &Ask<'_>, url: &Url, grant: Option<&Arc<Grant>>) -> Result<Response, Cause> {
         let is_own = url.origin() == self.config.base.origin();
         let mut request = self.clients.of(url, is_own).request(ask.method.clone(), url.clone());
         if let Some(accept) = ask.accept {
@@ -203,7 +212,7 @@ impl Host {
         }
     }
 
-    async fn understand(&self, ask: &Ask<'_>, url: &Url, response: Response, grant: Option<&Arc<Grant>>) -> Result<Sent, Cause> {
+    pub(crate) async fn understand(&self, ask: &Ask<'_>, url: &Url, response: Response, grant: Option<&Arc<Grant>>) -> Result<Sent, Cause> {
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Sent::Answer(response)),
             StatusCode::MOVED_PERMANENTLY
@@ -223,6 +232,12 @@ impl Host {
             _ => Err(refusal(response, grant.is_some_and(|grant| grant.has_credentials()), &self.limits).await),
         }
     }
+}
+
+/// The challenge of `answer` that can be answered, if it makes one.
+pub(crate) fn chosen_challenge(answer: &Response) -> Option<Challenge> {
+    let headers = answer.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    challenge::choose(challenge::parse(headers))
 }
 
 fn is_refused(answer: &Response) -> bool {

@@ -5,9 +5,10 @@ use oci_spec::image as oci;
 use snap_digest::Digest;
 
 use crate::descriptor::Descriptor;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Schema1Found};
 use crate::limits::INDEX_DEPTH_MAX;
-use crate::manifest::{DocumentError, DocumentKind, ImageManifest, choose_platform, document_kind, parse_manifest};
+use crate::manifest::{DocumentError, ImageManifest, choose_platform, document_media_type, parse_manifest};
+use crate::media_type::{DOCKER_SCHEMA1_SIGNED, is_index, is_schema1};
 use crate::platform::Platform;
 use crate::source::Source;
 
@@ -66,6 +67,9 @@ pub struct Image {
     pub reference: String,
     /// What the reference names: an index or the manifest.
     pub root: Descriptor,
+    /// The indexes passed on the way to the manifest, the outermost first, each with its own bytes. Empty where the root is the
+    /// manifest. What [`ImageManifest::descriptor`] holds is how the last of them describes the manifest.
+    pub indexes: Vec<(Descriptor, Bytes)>,
     /// The platform's manifest.
     pub manifest: ImageManifest,
     /// The manifest's own bytes.
@@ -104,6 +108,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
 ///
 /// Documents that `docs` has are not asked for again. A registry that cannot be reached or does not let us in (never one that
 /// says "not found") is replaced by what `docs` knows the reference to have named, if all its documents are there or can be had.
+/// A schema 1 manifest is [`Error::Schema1`], which holds it.
 pub async fn resolve_image(source: &dyn Source, docs: &dyn DocumentStore, platform: &Platform) -> Result<Image, Error> {
     let walk = Walk { source, docs, platform };
     if let Some(root) = walk.pinned_root()? {
@@ -136,6 +141,13 @@ fn allows_stale(error: &Error) -> bool {
     error.is_temporary() || matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Denied)
 }
 
+/// What lies between a root and an image.
+struct Found {
+    indexes: Vec<(Descriptor, Bytes)>,
+    manifest: ImageManifest,
+    manifest_bytes: Bytes,
+}
+
 /// One way from a root descriptor down to an image.
 struct Walk<'a> {
     source: &'a dyn Source,
@@ -153,7 +165,8 @@ impl Walk<'_> {
     }
 
     async fn image(&self, root: Descriptor) -> Result<Image, Error> {
-        let (manifest_bytes, manifest) = self.manifest(&root).await?;
+        let Found { indexes, manifest, manifest_bytes } = self.manifest(&root).await?;
+        let root = indexes.first().map_or(&manifest.descriptor, |(root, _)| root).clone();
         let config_bytes = match self.stored(&manifest.config) {
             Some(bytes) => bytes,
             None => {
@@ -167,21 +180,27 @@ impl Walk<'_> {
             let error = DocumentError::LayerCount { layers: manifest.layers.len(), diff_ids: config.diff_ids.len() };
             return Err(invalid("manifest", &manifest.descriptor, error));
         }
-        Ok(Image { reference: self.source.name(), root, manifest, manifest_bytes, config, config_bytes, stale: None })
+        Ok(Image { reference: self.source.name(), root, indexes, manifest, manifest_bytes, config, config_bytes, stale: None })
     }
 
     /// Follows indexes down to the platform's manifest.
-    async fn manifest(&self, root: &Descriptor) -> Result<(Bytes, ImageManifest), Error> {
+    async fn manifest(&self, root: &Descriptor) -> Result<Found, Error> {
+        let mut indexes = Vec::new();
         let mut descriptor = root.clone();
         for _ in 0..=INDEX_DEPTH_MAX {
             let bytes = self.document(&descriptor).await?;
-            let invalid_document = |error| invalid("document", &descriptor, error);
-            match document_kind(&bytes, &descriptor.media_type).map_err(invalid_document)? {
-                DocumentKind::Manifest => {
-                    let manifest = parse_manifest(&bytes, &descriptor).map_err(invalid_document)?;
-                    return Ok((bytes, manifest));
-                }
-                DocumentKind::Index => descriptor = choose_platform(&bytes, self.platform)?,
+            descriptor.media_type = match document_media_type(&bytes, &descriptor.media_type) {
+                Ok(media_type) => media_type,
+                Err(DocumentError::Schema1) => return Err(schema1(descriptor, bytes)),
+                Err(error) => return Err(invalid("document", &descriptor, error)),
+            };
+            if is_index(&descriptor.media_type) {
+                let chosen = choose_platform(&bytes, self.platform)?;
+                indexes.push((descriptor, bytes));
+                descriptor = chosen;
+            } else {
+                let manifest = parse_manifest(&bytes, &descriptor).map_err(|error| invalid("document", &descriptor, error))?;
+                return Ok(Found { indexes, manifest, manifest_bytes: bytes });
             }
         }
         Err(invalid("image index", root, DocumentError::TooDeep))
@@ -200,6 +219,12 @@ impl Walk<'_> {
     fn stored(&self, descriptor: &Descriptor) -> Option<Bytes> {
         self.docs.get(&descriptor.digest).filter(|bytes| Digest::of(bytes) == descriptor.digest)
     }
+}
+
+/// The registry tells the size of a signed manifest as it sends it, and only what is signed has been verified and kept.
+fn schema1(descriptor: Descriptor, bytes: Bytes) -> Error {
+    let media_type = if is_schema1(&descriptor.media_type) { descriptor.media_type } else { DOCKER_SCHEMA1_SIGNED.to_owned() };
+    Error::Schema1(Box::new(Schema1Found { root: Descriptor::new(descriptor.digest, bytes.len() as u64, media_type), bytes }))
 }
 
 fn invalid(kind: &str, descriptor: &Descriptor, source: DocumentError) -> Error {

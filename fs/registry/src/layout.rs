@@ -1,7 +1,7 @@
 //! An OCI layout on disk as a source: `index.json` and `blobs/sha256/<hex>`
 //! (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md>).
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -86,6 +86,11 @@ impl Source for LayoutSource {
         self.whole(descriptor).await
     }
 
+    async fn blob_size(&self, digest: &Digest) -> Result<u64, Error> {
+        let path = self.blob_path(digest);
+        blocking(path.clone(), move || Ok(regular(&path)?.len())).await
+    }
+
     fn blob(&self, descriptor: &Descriptor) -> Arc<dyn Blob> {
         Arc::new(LayoutBlob { path: self.blob_path(&descriptor.digest), digest: descriptor.digest, size_bytes: descriptor.size_bytes })
     }
@@ -152,15 +157,19 @@ impl Blob for LayoutBlob {
 /// Opens a blob and checks that it is a file of the size its descriptor says.
 fn open_blob(path: &Path, expected_bytes: u64) -> Result<File, Error> {
     // Looked at before it is opened: opening a FIFO would wait for a writer.
-    if !std::fs::metadata(path).map_err(|error| layout_io(path, error))?.is_file() {
-        return Err(layout_io(path, io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-    }
+    regular(path)?;
     let file = File::open(path).map_err(|error| layout_io(path, error))?;
     let metadata = file.metadata().map_err(|error| layout_io(path, error))?;
     if metadata.len() != expected_bytes {
         return Err(Error::SizeMismatch { what: path.display().to_string(), expected_bytes, actual_bytes: metadata.len() });
     }
     Ok(file)
+}
+
+/// What is known of a file that has to be a regular one.
+fn regular(path: &Path) -> Result<Metadata, Error> {
+    let metadata = std::fs::metadata(path).map_err(|error| layout_io(path, error))?;
+    if metadata.is_file() { Ok(metadata) } else { Err(layout_io(path, io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))) }
 }
 
 fn read_up_to(file: &File, limit_bytes: u64) -> io::Result<Bytes> {

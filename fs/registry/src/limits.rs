@@ -22,6 +22,15 @@ pub const REPOSITORY_MAX_BYTES: usize = 255;
 /// A tag longer than this is refused (the reference grammar's own bound).
 pub const TAG_MAX_BYTES: usize = 128;
 
+/// More tags than this in one repository are refused.
+pub const TAGS_MAX: usize = 100_000;
+/// More pages than this of one list of tags are refused. A registry may give as few as one tag in each.
+pub(crate) const TAGS_PAGES_MAX: usize = 10_000;
+/// A page of a list of tags larger than this is refused.
+pub(crate) const TAGS_PAGE_MAX_BYTES: u64 = 8 << 20;
+/// A list of tags whose pages are larger than this all together is refused.
+pub(crate) const TAGS_LIST_MAX_BYTES: u64 = 32 << 20;
+
 /// An answer of a token server larger than this is refused.
 pub(crate) const TOKEN_ANSWER_MAX_BYTES: u64 = 1 << 20;
 /// The lifetime of a token whose server names none (the token specification's own default).
@@ -43,6 +52,12 @@ pub(crate) const ERROR_MESSAGE_MAX_CHARS: usize = 200;
 
 /// A docker configuration file larger than this is refused.
 pub(crate) const DOCKER_CONFIG_MAX_BYTES: u64 = 1 << 20;
+/// How long another program that writes the docker configuration is waited for.
+pub(crate) const CONFIG_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked at meanwhile.
+pub(crate) const CONFIG_LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// More symbolic links than this on the way to the docker configuration are refused (the kernel's own bound).
+pub(crate) const CONFIG_SYMLINKS_MAX: usize = 40;
 /// A credential helper that prints more than this is killed.
 pub(crate) const HELPER_OUTPUT_MAX_BYTES: u64 = 64 << 10;
 /// A `hosts.toml`, certificate or key file larger than this is refused.
@@ -78,6 +93,8 @@ pub struct Limits {
     pub retry_after_max: Duration,
     /// How long one request may take with all its attempts, until bytes arrive. Each `progress_bytes` begin it anew.
     pub chain_deadline: Duration,
+    /// How long a whole list of tags may take, all its pages and attempts together.
+    pub listing_deadline: Duration,
     /// So many bytes of a body count as progress: attempts and deadline begin anew.
     pub progress_bytes: u64,
     /// How many requests to one host, their bodies included, may be under way at a time.
@@ -105,6 +122,7 @@ impl Default for Limits {
             backoff_max: Duration::from_secs(5),
             retry_after_max: Duration::from_secs(30),
             chain_deadline: Duration::from_secs(90),
+            listing_deadline: Duration::from_secs(300),
             progress_bytes: 64 << 10,
             connections_per_host: 16,
             idle_timeout: Duration::from_secs(60),

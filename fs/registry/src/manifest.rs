@@ -9,8 +9,9 @@ use snap_digest::DigestError;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::limits::{DOCUMENT_MAX_BYTES, INDEX_DEPTH_MAX, INDEX_ENTRIES_MAX, LAYERS_MAX};
-use crate::media_type::{is_index, is_manifest, is_schema1};
+use crate::media_type::{DOCKER_CONFIG, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, is_index, is_manifest, is_schema1};
 use crate::platform::Platform;
+use crate::schema1::Schema1Error;
 
 /// Operating system and architecture that buildkit writes on its attestations.
 const UNKNOWN: &str = "unknown";
@@ -27,9 +28,12 @@ pub enum DocumentError {
     /// A digest that is none, or of an algorithm that is not supported.
     #[error(transparent)]
     Digest(#[from] DigestError),
-    /// Docker's first manifest format, which names no layer blob that can be read as it is.
+    /// Docker's first manifest format, which has to be converted first.
     #[error("it is a docker schema 1 manifest, which is not supported; hint: push the image again with a current client")]
     Schema1,
+    /// What a schema 1 manifest holds does not make an image.
+    #[error(transparent)]
+    Schema1Content(#[from] Schema1Error),
     /// Both a manifest and an index, or neither; or not what its media type says (CVE-2021-41190).
     #[error("it is not clear whether it is a manifest or an index (media type {0:?})")]
     Ambiguous(String),
@@ -99,6 +103,20 @@ struct Shape {
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
+/// Where a document says what it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Labels {
+    media_type: Option<String>,
+    config: Option<Label>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Label {
+    media_type: Option<String>,
+}
+
 /// Tells what `bytes` are, and refuses what could be read as either kind.
 ///
 /// `media_type` is what the descriptor or the registry says; empty if nobody says anything.
@@ -130,6 +148,28 @@ pub fn document_kind(bytes: &[u8], media_type: &str) -> Result<DocumentKind, Doc
     Ok(kind)
 }
 
+/// The media type of a manifest or index: what its descriptor says if that is one, else what the document itself says, else what
+/// its content shows.
+pub fn document_media_type(bytes: &[u8], said: &str) -> Result<String, DocumentError> {
+    let kind = document_kind(bytes, said)?;
+    let is_known = |media_type: &str| is_manifest(media_type) || is_index(media_type);
+    if is_known(said) {
+        return Ok(said.to_owned());
+    }
+    let labels: Labels = serde_json::from_slice(bytes)?;
+    if let Some(own) = labels.media_type.filter(|own| is_known(own)) {
+        return Ok(own);
+    }
+    // Docker's own documents always say what they are; those of others may have been stripped of it.
+    let is_docker = labels.config.is_some_and(|config| config.media_type.as_deref() == Some(DOCKER_CONFIG));
+    Ok(match kind {
+        DocumentKind::Index => OCI_INDEX,
+        DocumentKind::Manifest if is_docker => DOCKER_MANIFEST,
+        DocumentKind::Manifest => OCI_MANIFEST,
+    }
+    .to_owned())
+}
+
 /// Reads an image manifest. `descriptor` is what the bytes were asked by; that they match it has been checked before.
 pub fn parse_manifest(bytes: &[u8], descriptor: &Descriptor) -> Result<ImageManifest, DocumentError> {
     if document_kind(bytes, &descriptor.media_type)? != DocumentKind::Manifest {
@@ -148,7 +188,8 @@ pub fn parse_manifest(bytes: &[u8], descriptor: &Descriptor) -> Result<ImageMani
     })
 }
 
-/// The entries of an image index that name manifests or further indexes. An entry whose digest is not supported is left out.
+/// Everything that an image index names, for all platforms and in its order: manifests, further indexes, attestations and other
+/// artifacts, each with digest, size, media type and platform. An entry whose digest is not supported is left out.
 pub fn parse_index(bytes: &[u8]) -> Result<Vec<Descriptor>, DocumentError> {
     if document_kind(bytes, "")? != DocumentKind::Index {
         return Err(DocumentError::Kind { found: "an image manifest", expected: "an image index" });
@@ -195,7 +236,7 @@ mod tests {
     use snap_digest::Digest;
 
     use super::*;
-    use crate::media_type::{DOCKER_LIST, OCI_INDEX, OCI_MANIFEST};
+    use crate::media_type::DOCKER_LIST;
 
     fn entry(name: &str, platform: &str, more: &str) -> String {
         let platform = match platform.split('/').collect::<Vec<_>>().as_slice() {
@@ -258,6 +299,36 @@ mod tests {
         let parsed = parse_manifest(&bytes, &Descriptor::of(&bytes, OCI_MANIFEST)).unwrap();
         assert_eq!((parsed.layers.len(), parsed.layers[1].digest, parsed.config.size_bytes), (2, Digest::of(b"abc"), 3));
         assert_eq!(parsed.annotations["a"], "b");
+    }
+
+    #[test]
+    fn a_media_type_nobody_said_is_found_in_the_document() {
+        let plain = String::from_utf8(manifest(1)).unwrap();
+        let docker = plain.replace("application/vnd.oci.image.config.v1+json", DOCKER_CONFIG);
+        let labelled = plain.replacen('{', &format!(r#"{{"mediaType":"{DOCKER_MANIFEST}","#), 1);
+        let list = String::from_utf8(index(&[])).unwrap().replace(OCI_INDEX, DOCKER_LIST);
+        let bare_list = r#"{"schemaVersion":2,"manifests":[]}"#;
+        for (document, said, found) in [
+            (&plain, "", OCI_MANIFEST),
+            (&plain, "text/plain", OCI_MANIFEST),
+            (&plain, DOCKER_MANIFEST, DOCKER_MANIFEST),
+            (&docker, "", DOCKER_MANIFEST),
+            (&labelled, "application/octet-stream", DOCKER_MANIFEST),
+            (&list, "", DOCKER_LIST),
+            (&bare_list.to_owned(), "", OCI_INDEX),
+        ] {
+            assert_eq!(document_media_type(document.as_bytes(), said).unwrap(), found, "{said} {document}");
+        }
+        assert!(matches!(document_media_type(plain.as_bytes(), OCI_INDEX), Err(DocumentError::Ambiguous(_))));
+    }
+
+    #[test]
+    fn an_index_tells_everything_it_names() {
+        let attestation = entry("attestation", "unknown/unknown", "");
+        let sha512 = format!(r#"{{"mediaType":"{OCI_MANIFEST}","digest":"sha512:{}","size":1}}"#, "0".repeat(128));
+        let entries = parse_index(&index(&[entry("a", "linux/amd64", ""), sha512, attestation])).unwrap();
+        let named: Vec<_> = entries.iter().map(|entry| (entry.digest, entry.size_bytes, entry.media_type.as_str())).collect();
+        assert_eq!(named, [(Digest::of(b"a"), 1, OCI_MANIFEST), (Digest::of(b"attestation"), 11, OCI_MANIFEST)]);
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::str::FromStr;
 
 use snap_digest::{Digest, DigestError};
 
-use crate::limits::{REFERENCE_MAX_BYTES, REPOSITORY_MAX_BYTES, TAG_MAX_BYTES};
+use crate::limits::REFERENCE_MAX_BYTES;
+use crate::reference_grammar::{Named, is_tag, last_component, parse_layout, parse_named, registry_name, split_host};
 
 const LAYOUT_PREFIX: &str = "oci:";
-const DOCKER_HUB: &str = "docker.io";
-/// Another name of docker.io that old files and habits use.
-const DOCKER_HUB_OLD: &str = "index.docker.io";
-const DOCKER_HUB_API: &str = "registry-1.docker.io";
+pub(crate) const DOCKER_HUB: &str = "docker.io";
+pub(crate) const DOCKER_HUB_API: &str = "registry-1.docker.io";
+/// Where docker.io keeps its official images; people leave it out.
+pub(crate) const DOCKER_HUB_OFFICIAL: &str = "library";
 const TAG_DEFAULT: &str = "latest";
 
 /// Where an image is.
@@ -90,6 +91,29 @@ impl Reference {
             Self::Layout(_) => None,
         }
     }
+
+    /// Whether `text` is a reference that names neither a tag nor a digest, so that one is assumed or all tags are meant.
+    pub fn names_no_tag(text: &str) -> bool {
+        match text.strip_prefix(LAYOUT_PREFIX) {
+            _ if text.len() > REFERENCE_MAX_BYTES => false,
+            Some(rest) => parse_layout(rest).is_ok_and(|(_, tag)| tag.is_none()),
+            None => parse_named(text).is_ok_and(|named| named.tag.is_none() && named.digest.is_none()),
+        }
+    }
+}
+
+/// The registry that `text` names on its own, as references write it: `docker.io`, `r.example:5000`.
+///
+/// Also takes a URL, of which only the host counts, and the other names of docker.io: `https://index.docker.io/v1/`.
+pub fn parse_registry_name(text: &str) -> Result<String, ReferenceError> {
+    let parsed = if text.len() > REFERENCE_MAX_BYTES { Err(ReferenceProblem::TooLong) } else { registry_name(text) };
+    parsed.map_err(|reason| ReferenceError::new(text, reason))
+}
+
+impl ReferenceError {
+    fn new(text: &str, reason: ReferenceProblem) -> Self {
+        Self { text: text.chars().take(300).collect(), reason }
+    }
 }
 
 impl RegistryReference {
@@ -122,6 +146,30 @@ impl RegistryReference {
     pub fn at_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
+
+    /// The same repository at `tag`, without a digest. Refuses what the grammar of tags does not allow.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceProblem> {
+        if is_tag(tag) { Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }) } else { Err(ReferenceProblem::Tag) }
+    }
+
+    /// The repository as people write it: `debian` for `docker.io/library/debian`, `r.example/app` for itself.
+    ///
+    /// Read again, it is this repository: docker.io is kept where the rest would be taken for another registry.
+    pub fn familiar_repository(&self) -> String {
+        if self.host != DOCKER_HUB {
+            return format!("{}/{}", self.host, self.repository);
+        }
+        match self.repository.split_once('/') {
+            Some((DOCKER_HUB_OFFICIAL, name)) if !name.contains('/') => name.to_owned(),
+            _ if split_host(&self.repository).0 != DOCKER_HUB => format!("{}/{}", self.host, self.repository),
+            _ => self.repository.clone(),
+        }
+    }
+
+    /// The reference as people write it: `debian:12` for `docker.io/library/debian:12`. Read again, it is this reference.
+    pub fn familiar(&self) -> String {
+        format!("{}{}", self.familiar_repository(), Suffix(self))
+    }
 }
 
 /// The host that answers the API of the registry named `host`.
@@ -148,11 +196,20 @@ impl FromStr for Reference {
         let parsed = if text.len() > REFERENCE_MAX_BYTES {
             Err(ReferenceProblem::TooLong)
         } else if let Some(rest) = text.strip_prefix(LAYOUT_PREFIX) {
-            parse_layout(rest).map(Self::Layout)
+            parse_layout(rest).map(|(path, tag)| Self::Layout(LayoutReference { path, tag }))
         } else {
-            parse_registry(text).map(Self::Registry)
+            parse_named(text).map(|named| Self::Registry(named.into()))
         };
-        parsed.map_err(|reason| ReferenceError { text: text.chars().take(300).collect(), reason })
+        parsed.map_err(|reason| ReferenceError::new(text, reason))
+    }
+}
+
+impl From<Named> for RegistryReference {
+    /// With docker's default of a tag.
+    fn from(named: Named) -> Self {
+        let Named { host, repository, tag, digest } = named;
+        let is_bare = tag.is_none() && digest.is_none();
+        Self { host, repository, tag: if is_bare { Some(TAG_DEFAULT.to_owned()) } else { tag }, digest }
     }
 }
 
@@ -167,11 +224,19 @@ impl fmt::Display for Reference {
 
 impl fmt::Display for RegistryReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.host, self.repository)?;
-        if let Some(tag) = &self.tag {
+        write!(f, "{}/{}{}", self.host, self.repository, Suffix(self))
+    }
+}
+
+/// Tag and digest of a reference.
+struct Suffix<'a>(&'a RegistryReference);
+
+impl fmt::Display for Suffix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tag) = &self.0.tag {
             write!(f, ":{tag}")?;
         }
-        if let Some(digest) = &self.digest {
+        if let Some(digest) = &self.0.digest {
             write!(f, "@{digest}")?;
         }
         Ok(())
@@ -188,124 +253,6 @@ impl fmt::Display for LayoutReference {
             None => Ok(()),
         }
     }
-}
-
-fn last_component(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-/// A colon after the last slash begins the tag, so a directory with a colon in its last component is written with a slash at its end.
-fn parse_layout(text: &str) -> Result<LayoutReference, ReferenceProblem> {
-    let (path, tag) = match last_component(text).rsplit_once(':') {
-        Some((_, tag)) => (&text[..text.len() - tag.len() - 1], Some(tag)),
-        None => (text, None),
-    };
-    if path.is_empty() || path.contains('\0') {
-        return Err(ReferenceProblem::Layout);
-    }
-    if tag.is_some_and(|tag| !is_layout_tag(tag)) {
-        return Err(ReferenceProblem::Tag);
-    }
-    let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-    let path = if trimmed.is_empty() { "/" } else { trimmed };
-    Ok(LayoutReference { path: PathBuf::from(path), tag: tag.map(str::to_owned) })
-}
-
-/// The image layout allows more in a name than the tag grammar: also `+`, `@`; never a slash or a second colon here.
-fn is_layout_tag(tag: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'+' | b'@');
-    !tag.is_empty() && tag.len() <= TAG_MAX_BYTES && tag.bytes().all(allowed)
-}
-
-fn parse_registry(text: &str) -> Result<RegistryReference, ReferenceProblem> {
-    if text.is_empty() {
-        return Err(ReferenceProblem::Empty);
-    }
-    let (named, digest) = match text.split_once('@') {
-        Some((named, digest)) => (named, Some(digest.parse::<Digest>()?)),
-        None => (text, None),
-    };
-    let (name, tag) = match last_component(named).split_once(':') {
-        Some((_, tag)) => (&named[..named.len() - tag.len() - 1], Some(tag)),
-        None => (named, None),
-    };
-    let (host, path) = split_host(name);
-    let host = if host == DOCKER_HUB_OLD { DOCKER_HUB } else { host };
-    let repository = if host == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
-    if !is_host(host) {
-        return Err(ReferenceProblem::Host);
-    }
-    if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err(ReferenceProblem::UpperCase);
-    }
-    if repository.len() > REPOSITORY_MAX_BYTES || !repository.split('/').all(is_path_component) {
-        return Err(ReferenceProblem::Repository);
-    }
-    if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err(ReferenceProblem::Tag);
-    }
-    let tag = match (tag, digest) {
-        (None, None) => Some(TAG_DEFAULT),
-        (tag, _) => tag,
-    };
-    Ok(RegistryReference { host: host.to_ascii_lowercase(), repository, tag: tag.map(str::to_owned), digest })
-}
-
-/// The first component is a host if it looks like one; docker's rule.
-fn split_host(name: &str) -> (&str, &str) {
-    match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
-        {
-            (first, rest)
-        }
-        _ => (DOCKER_HUB, name),
-    }
-}
-
-fn is_host(host: &str) -> bool {
-    if host.len() > 255 {
-        return false;
-    }
-    let (name, port) = if let Some(rest) = host.strip_prefix('[') {
-        let Some((address, port)) = rest.split_once(']') else { return false };
-        if address.parse::<std::net::Ipv6Addr>().is_err() {
-            return false;
-        }
-        (None, if port.is_empty() { None } else { Some(port.strip_prefix(':').unwrap_or("")) })
-    } else {
-        match host.split_once(':') {
-            Some((name, port)) => (Some(name), Some(port)),
-            None => (Some(host), None),
-        }
-    };
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    name.is_none_or(|name| name.split('.').all(label))
-        && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0))
-}
-
-/// `[a-z0-9]+` joined by `.`, `_`, `__` or any number of `-`.
-fn is_path_component(component: &str) -> bool {
-    let bytes = component.as_bytes();
-    let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    if !bytes.first().is_some_and(|&byte| is_word(byte)) || !bytes.last().is_some_and(|&byte| is_word(byte)) {
-        return false;
-    }
-    component
-        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-'))
-}
-
-fn is_tag(tag: &str) -> bool {
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    tag.len() <= TAG_MAX_BYTES
-        && tag.bytes().next().is_some_and(is_word)
-        && tag.bytes().all(|byte| is_word(byte) || byte == b'.' || byte == b'-')
 }
 
 #[cfg(test)]
@@ -368,6 +315,73 @@ mod tests {
         assert_eq!("oci:/a:tag".parse::<Reference>().unwrap().at_digest(digest), None);
     }
 
+    fn registry(text: &str) -> RegistryReference {
+        let Reference::Registry(reference) = text.parse().unwrap() else { panic!("{text} is no registry reference") };
+        reference
+    }
+
+    #[test]
+    fn people_leave_out_what_docker_adds() {
+        let pinned = format!("org/app@{DIGEST}");
+        let both = format!("debian:12@{DIGEST}");
+        for (text, repository, familiar) in [
+            ("docker.io/library/debian:12", "debian", "debian:12"),
+            ("debian", "debian", "debian:latest"),
+            ("index.docker.io/org/app", "org/app", "org/app:latest"),
+            (&pinned, "org/app", &pinned),
+            (&both, "debian", &both),
+            ("127.0.0.1:5000/app:1", "127.0.0.1:5000/app", "127.0.0.1:5000/app:1"),
+            ("docker.io/library/a/b", "library/a/b", "library/a/b:latest"),
+            // Without the registry, these would name another one.
+            ("docker.io/a.b/c", "docker.io/a.b/c", "docker.io/a.b/c:latest"),
+            ("docker.io/localhost/c", "docker.io/localhost/c", "docker.io/localhost/c:latest"),
+            ("docker.io/library/localhost", "localhost", "localhost:latest"),
+        ] {
+            let reference = registry(text);
+            assert_eq!((reference.familiar_repository().as_str(), reference.familiar().as_str()), (repository, familiar), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tag_takes_the_place_of_tag_and_digest() {
+        for text in ["r.example/a", "r.example/a:1", &format!("r.example/a:1@{DIGEST}")] {
+            assert_eq!(registry(text).with_tag("2.0_x-y").unwrap().to_string(), "r.example/a:2.0_x-y", "{text}");
+        }
+        for tag in ["", "-a", ".a", "a/b", "a b", "a@b", "ü", &"a".repeat(129)] {
+            assert_eq!(registry("r.example/a").with_tag(tag), Err(ReferenceProblem::Tag), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_bare_name_is_told_from_one_that_is_given_its_tag() {
+        let pinned = format!("debian@{DIGEST}");
+        let long = format!("oci:{}", "a".repeat(REFERENCE_MAX_BYTES));
+        for bare in ["debian", "r.example:5000/a/b", "oci:/a/b"] {
+            assert!(Reference::names_no_tag(bare), "{bare}");
+        }
+        for other in ["debian:latest", &pinned, "oci:/a/b:c", "Debian", "", &long] {
+            assert!(!Reference::names_no_tag(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_registry_is_named_by_host_or_url() {
+        for (text, name) in [
+            ("docker.io", "docker.io"),
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("registry-1.docker.io", "docker.io"),
+            ("http://R.Example:5000/v2/", "r.example:5000"),
+            ("[::1]:5000", "[::1]:5000"),
+        ] {
+            assert_eq!(parse_registry_name(text).unwrap(), name, "{text}");
+        }
+        for text in ["https://me@r.example", "https://", "a b", "r.example:x"] {
+            assert_eq!(parse_registry_name(text).unwrap_err().reason, ReferenceProblem::Host, "{text}");
+        }
+        assert_eq!(parse_registry_name("").unwrap_err().reason, ReferenceProblem::Empty);
+        assert_eq!(parse_registry_name(&"a".repeat(5000)).unwrap_err().reason, ReferenceProblem::TooLong);
+    }
+
     #[test]
     fn what_is_not_a_reference_is_refused_with_the_reason() {
         let long = "a".repeat(300);
@@ -405,8 +419,11 @@ mod tests {
         }
 
         #[test]
-        fn texts_like_references_round_trip(text in "(oci:)?([a-zA-Z0-9.:/@_-]|sha256:){0,40}") {
+        fn texts_like_references_round_trip(text in "(oci:|docker.io/(library/)?)?([a-zA-Z0-9.:/@_-]|sha256:){0,40}") {
             if let Ok(reference) = text.parse::<Reference>() {
+                if let Reference::Registry(registry) = &reference {
+                    prop_assert_eq!(registry.familiar().parse::<Reference>().unwrap(), reference.clone());
+                }
                 prop_assert_eq!(reference.to_string().parse::<Reference>().unwrap(), reference);
             }
         }

@@ -15,10 +15,11 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 use crate::host::{Answer, Ask, Host};
 use crate::limits::{DOCUMENT_MAX_BYTES, Limits, RECENT_DOCUMENTS};
-use crate::media_type::ACCEPT_DOCUMENT;
+use crate::media_type::{ACCEPT_DOCUMENT, is_schema1};
 use crate::redirect::Target;
 use crate::reference::RegistryReference;
 use crate::response::limited_body;
+use crate::schema1::schema1_payload;
 use crate::source::{Blob, Source, bounded_document, bounded_small_blob};
 
 const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -48,6 +49,10 @@ impl Repository {
         format!("{}/blobs/{digest}", self.name)
     }
 
+    pub(crate) fn tags_path(&self) -> String {
+        format!("{}/tags/list", self.name)
+    }
+
     fn manifest_path(&self, name: &str) -> String {
         format!("{}/manifests/{name}", self.name)
     }
@@ -61,7 +66,7 @@ impl Repository {
         self.chain(path, self.pull_hosts().cloned().collect(), "pull")
     }
 
-    fn resolve_chain(&self, path: &str) -> Result<Chain, Error> {
+    pub(crate) fn resolve_chain(&self, path: &str) -> Result<Chain, Error> {
         self.chain(path, self.hosts.iter().filter(|host| host.config.can_resolve).cloned().collect(), "resolve")
     }
 
@@ -128,8 +133,15 @@ impl RegistrySource {
         let headers = answer.response.headers().clone();
         let limit_bytes = expected.size_bytes.unwrap_or(DOCUMENT_MAX_BYTES);
         let bytes = limited_body(answer.response, limit_bytes, self.repository.limits()).await?;
-        expected.check(&bytes)?;
-        Ok((headers, bytes))
+        let refused = match expected.check(&bytes) {
+            Ok(()) => return Ok((headers, bytes)),
+            Err(cause) => cause,
+        };
+        // A signed schema 1 manifest is named by the digest of what is signed. Only that part has been verified, so only that is given.
+        match schema1_payload(&bytes) {
+            Ok(Some(payload)) if Digest::of(&payload) == expected.digest => Ok((headers, payload)),
+            _ => Err(refused),
+        }
     }
 
     async fn ask(
@@ -145,25 +157,47 @@ impl RegistrySource {
     }
 
     /// What `tag` names at `host`. A `HEAD` is enough where the answer says all, and does not count as a pull.
-    async fn tag_at(&self, host: &Host, path: &str) -> Result<Descriptor, Cause> {
+    ///
+    /// The refusal of a `HEAD` has no body that says why: the last host is asked again for one that has.
+    async fn tag_at(&self, host: &Host, path: &str, is_last: bool) -> Result<Descriptor, Cause> {
         match self.ask(host, Method::HEAD, path, Some(ACCEPT_DOCUMENT), None).await {
             Ok(answer) => {
                 if let Some(descriptor) = described(answer.response.headers())? {
                     return Ok(descriptor);
                 }
             }
-            Err(Cause::Status { status: 400 | 405, .. } | Cause::Server { status: 501, .. }) => {}
+            Err(cause) if is_no_head(&cause) || (is_last && is_mute(&cause)) => {}
             Err(cause) => return Err(cause),
         }
         let answer = self.ask(host, Method::GET, path, Some(ACCEPT_DOCUMENT), None).await?;
         let headers = answer.response.headers().clone();
-        let bytes = limited_body(answer.response, DOCUMENT_MAX_BYTES, self.repository.limits()).await?;
+        let whole = limited_body(answer.response, DOCUMENT_MAX_BYTES, self.repository.limits()).await?;
+        let is_signed = content_type(&headers).is_some_and(|media_type| is_schema1(&media_type));
+        let payload = if is_signed { schema1_payload(&whole).ok().flatten() } else { None };
+        let bytes = payload.unwrap_or(whole);
         let digest = Digest::of(&bytes);
         if let Some(expected) = content_digest(&headers)?.filter(|expected| *expected != digest) {
             return Err(Cause::DigestMismatch { expected, actual: digest });
         }
         self.remember(digest, bytes.clone());
         Ok(Descriptor::new(digest, bytes.len() as u64, content_type(&headers).unwrap_or_default()))
+    }
+
+    /// The size of a blob at `host`, by its headers. What signs a redirect for `GET` alone refuses a `HEAD`.
+    async fn blob_size_at(&self, host: &Host, path: &str) -> Result<u64, Cause> {
+        let target = Target::default();
+        for method in [Method::HEAD, Method::GET] {
+            match self.ask(host, method.clone(), path, None, Some(&target)).await {
+                Ok(answer) => {
+                    if let Some(size_bytes) = content_length(answer.response.headers()) {
+                        return Ok(size_bytes);
+                    }
+                }
+                Err(cause) if method == Method::HEAD && (is_no_head(&cause) || matches!(cause, Cause::Target(_))) => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Err(Cause::Header("Content-Length"))
     }
 
     fn remember(&self, digest: Digest, bytes: Bytes) {
@@ -201,8 +235,8 @@ impl Source for RegistrySource {
         let path = self.repository.manifest_path(self.reference.tag().unwrap_or_default());
         let mut chain = self.repository.resolve_chain(&path)?;
         loop {
-            let (_, host) = chain.host();
-            match self.tag_at(&host.clone(), &path).await {
+            let (index, host) = chain.host();
+            match self.tag_at(&host.clone(), &path, index + 1 == chain.host_count()).await {
                 Ok(descriptor) => return Ok(descriptor),
                 Err(cause) => chain.failed(cause).await?,
             }
@@ -226,6 +260,18 @@ impl Source for RegistrySource {
         self.verified(&path, None, expected).await.map(|(_, bytes)| bytes)
     }
 
+    async fn blob_size(&self, digest: &Digest) -> Result<u64, Error> {
+        let path = self.repository.blob_path(digest);
+        let mut chain = self.repository.pull_chain(&path)?;
+        loop {
+            let (_, host) = chain.host();
+            match self.blob_size_at(&host.clone(), &path).await {
+                Ok(size_bytes) => return Ok(size_bytes),
+                Err(cause) => chain.failed(cause).await?,
+            }
+        }
+    }
+
     fn blob(&self, descriptor: &Descriptor) -> Arc<dyn Blob> {
         Arc::new(RegistryBlob::new(self.repository.clone(), descriptor.digest, descriptor.size_bytes))
     }
@@ -233,11 +279,26 @@ impl Source for RegistrySource {
 
 /// The descriptor in the headers of a manifest, if all of it is there.
 fn described(headers: &HeaderMap) -> Result<Option<Descriptor>, Cause> {
-    let size_bytes = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok()).filter(|size| *size > 0);
+    let size_bytes = content_length(headers).filter(|size| *size > 0);
     let (Some(digest), Some(size_bytes), Some(media_type)) = (content_digest(headers)?, size_bytes, content_type(headers)) else {
         return Ok(None);
     };
     Ok(Some(Descriptor::new(digest, size_bytes, media_type)))
+}
+
+/// Whether `cause` is how servers say that they do not know `HEAD`.
+fn is_no_head(cause: &Cause) -> bool {
+    matches!(cause, Cause::Status { status: 400 | 405, .. } | Cause::Server { status: 501, .. })
+}
+
+/// Whether `cause` is a refusal without a reason. One of credentials is not asked for again: that would count as another attempt.
+fn is_mute(cause: &Cause) -> bool {
+    let is_refusal = matches!(cause, Cause::NotFound | Cause::Denied { .. } | Cause::Unauthorized { with_credentials: false, .. });
+    is_refusal && cause.message().is_none()
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn content_digest(headers: &HeaderMap) -> Result<Option<Digest>, Cause> {

@@ -90,13 +90,17 @@ pub(crate) async fn limited_body(response: Response, limit_bytes: u64, limits: &
     Ok(whole.freeze())
 }
 
+/// Codes of the distribution specification.
+const NAME_UNKNOWN: &str = "NAME_UNKNOWN";
+const MANIFEST_UNKNOWN: &str = "MANIFEST_UNKNOWN";
+
 /// The errors of the distribution specification.
 #[derive(Deserialize)]
 struct Errors {
     errors: Vec<OneError>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct OneError {
     #[serde(default)]
     code: String,
@@ -108,16 +112,19 @@ struct OneError {
 pub(crate) async fn refusal(response: Response, with_credentials: bool, limits: &Arc<Limits>) -> Cause {
     let status = response.status();
     let retry_after = retry_after(response.headers());
-    if status == StatusCode::NOT_FOUND {
-        return Cause::NotFound;
-    }
     if status == StatusCode::TOO_MANY_REQUESTS || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some()) {
         return Cause::RateLimited { retry_after };
     }
     // A reason that cannot be read is none.
     let body = limited_body(response, ERROR_BODY_MAX_BYTES, limits).await.unwrap_or_default();
-    let message = message(&body);
+    let error = first_error(&body);
+    let message = error.message();
     match status {
+        StatusCode::NOT_FOUND => match error.code.as_str() {
+            NAME_UNKNOWN => Cause::RepositoryUnknown { message },
+            MANIFEST_UNKNOWN => Cause::ManifestUnknown { message },
+            _ => Cause::NotFound,
+        },
         StatusCode::UNAUTHORIZED => Cause::Unauthorized { with_credentials, message },
         StatusCode::FORBIDDEN => Cause::Denied { message },
         status if status.is_server_error() => Cause::Server { status: status.as_u16(), message },
@@ -125,11 +132,18 @@ pub(crate) async fn refusal(response: Response, with_credentials: bool, limits: 
     }
 }
 
-fn message(body: &[u8]) -> String {
-    let Ok(errors) = serde_json::from_slice::<Errors>(body) else { return String::new() };
-    let Some(first) = errors.errors.first() else { return String::new() };
-    let text = if first.message.is_empty() { &first.code } else { &first.message };
-    text.chars().filter(|character| !character.is_control()).take(ERROR_MESSAGE_MAX_CHARS).collect()
+/// The first error of a refusal's body; an empty one if there is none that can be read.
+fn first_error(body: &[u8]) -> OneError {
+    let errors = serde_json::from_slice::<Errors>(body).map(|body| body.errors).unwrap_or_default();
+    errors.into_iter().next().unwrap_or_default()
+}
+
+impl OneError {
+    /// What it says, fit to be shown.
+    fn message(&self) -> String {
+        let text = if self.message.is_empty() { &self.code } else { &self.message };
+        text.chars().filter(|character| !character.is_control()).take(ERROR_MESSAGE_MAX_CHARS).collect()
+    }
 }
 
 /// `Retry-After`: seconds, or a date.

@@ -36,6 +36,9 @@ pub trait Source: Send + Sync {
     /// A blob that is read whole, such as an image configuration, at most [`SMALL_BLOB_MAX_BYTES`]; digest and size are verified.
     async fn small_blob(&self, descriptor: &Descriptor) -> Result<Bytes, Error>;
 
+    /// The size of a blob that only its digest names, as the source says: what comes may still be something else.
+    async fn blob_size(&self, digest: &Digest) -> Result<u64, Error>;
+
     /// A blob by range. Nothing is asked of the registry until bytes are.
     fn blob(&self, descriptor: &Descriptor) -> Arc<dyn Blob>;
 }

@@ -27,6 +27,16 @@ const CLIENT_ID: &str = "snap";
 pub(crate) struct Token {
     pub(crate) token: Secret,
     pub(crate) lifetime: Duration,
+    /// An identity token that may take the place of the credential, if the server gives one.
+    pub(crate) identity: Option<Secret>,
+}
+
+/// What a token is asked for.
+pub(crate) struct Wanted<'a> {
+    /// What it has to cover, if the challenge does not say; may be empty.
+    pub(crate) scope: &'a str,
+    /// Whether an identity token is asked for as well.
+    pub(crate) with_identity: bool,
 }
 
 /// Gets the tokens for one registry host, from wherever its challenges say.
@@ -41,6 +51,7 @@ pub(crate) struct TokenServer {
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
+    refresh_token: Option<String>,
     expires_in: Option<u64>,
     issued_at: Option<String>,
 }
@@ -50,16 +61,16 @@ impl TokenServer {
         Self { base, clients, limits }
     }
 
-    /// A token for what `challenge` asks, or for `scope` if it does not say.
-    pub(crate) async fn token(&self, challenge: &Challenge, scope: &str, credential: Option<&Credential>) -> Result<Token, Cause> {
+    /// A token for what `challenge` asks, or for what is `wanted` if it does not say.
+    pub(crate) async fn token(&self, challenge: &Challenge, wanted: &Wanted<'_>, credential: Option<&Credential>) -> Result<Token, Cause> {
         let realm = challenge.parameter("realm").and_then(|realm| Url::parse(realm).ok());
         let realm = realm.filter(|realm| matches!(realm.scheme(), "http" | "https"));
         let realm = realm.ok_or(Cause::Challenge("its realm is not an http or https URL"))?;
         if credential.is_some() && !self.may_see_credentials(&realm) {
             return Err(Cause::UnsafeRealm { realm: redacted(&realm) });
         }
-        let scopes = challenge.parameter("scope").unwrap_or(scope);
-        let request = self.request(&realm, challenge.parameter("service"), scopes, credential)?;
+        let wanted = Wanted { scope: challenge.parameter("scope").unwrap_or(wanted.scope), ..*wanted };
+        let request = self.request(&realm, challenge.parameter("service"), &wanted, credential)?;
         self.exchange(request).await.map_err(|cause| Cause::Token { realm: redacted(&realm), cause: Box::new(cause) })
     }
 
@@ -70,11 +81,17 @@ impl TokenServer {
             || (is_loopback(realm) && is_loopback(&self.base))
     }
 
-    fn request(&self, realm: &Url, service: Option<&str>, scopes: &str, credential: Option<&Credential>) -> Result<RequestBuilder, Cause> {
+    fn request(
+        &self,
+        realm: &Url,
+        service: Option<&str>,
+        wanted: &Wanted<'_>,
+        credential: Option<&Credential>,
+    ) -> Result<RequestBuilder, Cause> {
         let client = self.clients.of(realm, realm.origin() == self.base.origin());
         if let Some(Credential::IdentityToken(refresh)) = credential {
             let mut form = form_urlencoded::Serializer::new(String::new());
-            form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID).append_pair("scope", scopes);
+            form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID).append_pair("scope", wanted.scope);
             form.append_pair("service", service.unwrap_or_default()).append_pair("refresh_token", refresh.reveal());
             return Ok(client.post(realm.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish()));
         }
@@ -84,11 +101,14 @@ impl TokenServer {
             if let Some(service) = service {
                 query.append_pair("service", service);
             }
-            for scope in scopes.split(' ').filter(|scope| !scope.is_empty()) {
+            for scope in wanted.scope.split(' ').filter(|scope| !scope.is_empty()) {
                 query.append_pair("scope", scope);
             }
             if let Some(Credential::Password { username, .. }) = credential {
                 query.append_pair("account", username);
+            }
+            if wanted.with_identity {
+                query.append_pair("offline_token", "true").append_pair("client_id", CLIENT_ID);
             }
         }
         let request = client.get(url);
@@ -109,7 +129,8 @@ impl TokenServer {
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| Cause::NoToken)?;
         let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty()).ok_or(Cause::NoToken)?;
         let lifetime = answer.expires_in.map_or(TOKEN_LIFETIME_DEFAULT, Duration::from_secs);
-        Ok(Token { token: Secret::new(token), lifetime: remaining(lifetime, answer.issued_at.as_deref()) })
+        let identity = answer.refresh_token.filter(|token| !token.is_empty()).map(Secret::new);
+        Ok(Token { token: Secret::new(token), lifetime: remaining(lifetime, answer.issued_at.as_deref()), identity })
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::json;
 use snap_digest::Digest;
 
 use crate::descriptor::Descriptor;
-use crate::media_type::OCI_INDEX;
+use crate::media_type::{OCI_INDEX, is_schema1};
+use crate::schema1::schema1_payload;
 
 /// Blobs of all repositories; manifests by repository.
 #[derive(Default)]
@@ -15,6 +16,10 @@ pub(super) struct Contents {
     blobs: HashMap<Digest, Bytes>,
     /// By (repository, tag or digest).
     manifests: HashMap<(String, String), Document>,
+    /// Lists of tags by repository, where they are not those of the manifests.
+    tag_lists: HashMap<String, Vec<String>>,
+    /// How many tags a page has, if a list has more than one.
+    page_tags: Option<usize>,
 }
 
 /// A manifest or index and its media type.
@@ -22,6 +27,8 @@ pub(super) struct Contents {
 pub(super) struct Document {
     pub(super) bytes: Bytes,
     pub(super) media_type: String,
+    /// That of its bytes, but for a signed schema 1 manifest.
+    pub(super) digest: Digest,
 }
 
 impl Contents {
@@ -32,8 +39,10 @@ impl Contents {
     }
 
     pub(super) fn add_manifest(&mut self, name: &str, tag: &str, bytes: Bytes, media_type: &str) -> Descriptor {
-        let descriptor = Descriptor::of(&bytes, media_type);
-        let document = Document { bytes, media_type: media_type.to_owned() };
+        let payload = if is_schema1(media_type) { schema1_payload(&bytes).ok().flatten() } else { None };
+        let digest = Digest::of(payload.as_ref().unwrap_or(&bytes));
+        let descriptor = Descriptor::new(digest, bytes.len() as u64, media_type);
+        let document = Document { bytes, media_type: media_type.to_owned(), digest };
         self.manifests.insert((name.to_owned(), descriptor.digest.to_string()), document.clone());
         self.manifests.insert((name.to_owned(), tag.to_owned()), document);
         descriptor
@@ -41,6 +50,32 @@ impl Contents {
 
     pub(super) fn blob(&self, digest: &str) -> Option<Bytes> {
         self.blobs.get(&digest.parse().ok()?).cloned()
+    }
+
+    pub(super) fn set_tags(&mut self, name: &str, tags: Vec<String>) {
+        self.tag_lists.insert(name.to_owned(), tags);
+    }
+
+    pub(super) fn page_tags(&mut self, tags: usize) {
+        self.page_tags = Some(tags);
+    }
+
+    /// Whether there is a repository of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tag_lists.contains_key(name) || self.manifests.keys().any(|(repository, _)| repository == name)
+    }
+
+    /// A page of the tags of `name` after the first `after`, and how many lie before the next page.
+    pub(super) fn tags(&self, name: &str, after: usize) -> (Vec<String>, Option<usize>) {
+        let of_manifests = || {
+            let own = self.manifests.keys().filter(|(repository, tag)| repository == name && tag.parse::<Digest>().is_err());
+            let mut tags: Vec<String> = own.map(|(_, tag)| tag.clone()).collect();
+            tags.sort();
+            tags
+        };
+        let tags = self.tag_lists.get(name).cloned().unwrap_or_else(of_manifests);
+        let end = self.page_tags.map_or(tags.len(), |count| tags.len().min(after + count));
+        (tags.get(after..end).unwrap_or_default().to_vec(), (end < tags.len()).then_some(end))
     }
 
     pub(super) fn manifest(&self, name: &str, tag_or_digest: &str) -> Option<Document> {

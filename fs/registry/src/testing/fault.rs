@@ -25,6 +25,8 @@ pub enum Fault {
     Status(u16, Option<u64>),
     /// The request is read and never answered.
     NoAnswer,
+    /// The right answer with this `Link`.
+    Link(String),
     /// A redirect to this URL.
     Redirect(String),
 }

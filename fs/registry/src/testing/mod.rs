@@ -80,6 +80,16 @@ impl FaultyRegistry {
         self.state.contents().add_manifest(name, tag, bytes.into(), media_type)
     }
 
+    /// Has the repository `name` list these tags, whatever manifests it has.
+    pub fn set_tags(&self, name: &str, tags: &[&str]) {
+        self.state.contents().set_tags(name, tags.iter().map(|tag| (*tag).to_owned()).collect());
+    }
+
+    /// Gives lists of tags in pages of so many.
+    pub fn page_tags(&self, tags: usize) {
+        self.state.contents().page_tags(tags);
+    }
+
     /// Adds an image for linux/amd64 of these layers: a configuration that fits, and the manifest, which is returned.
     ///
     /// Each layer is (media type, blob, diff ID).

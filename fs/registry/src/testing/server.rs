@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -136,46 +136,76 @@ impl State {
                 }
                 let scheme = if self.is_tls { "https" } else { "http" };
                 let realm = auth.realm.clone().unwrap_or_else(|| format!("{scheme}://{}/token", self.addr));
-                format!("Bearer realm=\"{realm}\",service=\"here\",scope=\"repository:{repository}:pull\"")
+                let scope = if repository.is_empty() { String::new() } else { format!(",scope=\"repository:{repository}:pull\"") };
+                format!("Bearer realm=\"{realm}\",service=\"here\"{scope}")
             }
         };
         let body = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
         Some(Plan::new(401, Bytes::from_static(body.as_bytes())).with(WWW_AUTHENTICATE, &challenge))
     }
 
-    fn token(&self, headers: &HeaderMap, form: Option<&str>) -> Plan {
+    fn token(&self, headers: &HeaderMap, query: &str, form: Option<&str>) -> Plan {
         let answer = match &*self.auth() {
-            Auth::Token(auth) => locked(&self.tokens).give(auth, text(headers, AUTHORIZATION), form),
+            Auth::Token(auth) => locked(&self.tokens).give(auth, text(headers, AUTHORIZATION), query, form),
             _ => None,
         };
         answer.map_or_else(|| Plan::new(401, Bytes::new()), |json| Plan::new(200, json.into()))
     }
 
     /// The right answer of the registry.
-    fn registry(&self, path: &str, headers: &HeaderMap) -> Plan {
-        let not_found = || Plan::new(404, Bytes::new());
-        let Some(path) = path.strip_prefix("/v2/") else { return not_found() };
-        let (repository, kind, name) = match (path.rsplit_once("/blobs/"), path.rsplit_once("/manifests/")) {
-            (Some((repository, digest)), _) => (repository, "blob", digest),
-            (None, Some((repository, name))) => (repository, "manifest", name),
-            (None, None) => return not_found(),
+    fn registry(&self, path: &str, query: &str, headers: &HeaderMap) -> Plan {
+        let Some(path) = path.strip_prefix("/v2/") else { return Plan::new(404, Bytes::new()) };
+        let parts = (path.rsplit_once("/blobs/"), path.rsplit_once("/manifests/"), path.strip_suffix("/tags/list"));
+        let (repository, kind, name) = match parts {
+            (Some((repository, digest)), ..) => (repository, "blob", digest),
+            (None, Some((repository, name)), _) => (repository, "manifest", name),
+            (None, None, Some(repository)) => (repository, "tags", ""),
+            (None, None, None) if path.is_empty() => ("", "root", ""),
+            (None, None, None) => return Plan::new(404, Bytes::new()),
         };
         if let Some(refusal) = self.refusal(headers, repository) {
             return refusal;
         }
-        if kind == "manifest" {
-            let Some(document) = self.contents().manifest(repository, name) else { return not_found() };
-            let digest = snap_digest::Digest::of(&document.bytes).to_string();
-            let digest_header = hyper::header::HeaderName::from_static("docker-content-digest");
-            return Plan::new(200, document.bytes).with(CONTENT_TYPE, &document.media_type).with(digest_header, &digest);
+        match kind {
+            "root" => Plan::new(200, Bytes::from_static(b"{}")),
+            "tags" => self.tags(repository, query),
+            "manifest" => self.manifest(repository, name),
+            _ => self.blob(name, headers),
         }
-        let Some(blob) = self.contents().blob(name) else { return not_found() };
+    }
+
+    fn manifest(&self, repository: &str, name: &str) -> Plan {
+        let contents = self.contents();
+        let Some(document) = contents.manifest(repository, name) else {
+            return not_found(if contents.has(repository) { "MANIFEST_UNKNOWN" } else { "NAME_UNKNOWN" });
+        };
+        let digest_header = hyper::header::HeaderName::from_static("docker-content-digest");
+        Plan::new(200, document.bytes).with(CONTENT_TYPE, &document.media_type).with(digest_header, &document.digest.to_string())
+    }
+
+    /// The page of the list of tags that begins after the `last` of the query.
+    fn tags(&self, repository: &str, query: &str) -> Plan {
+        let contents = self.contents();
+        if !contents.has(repository) {
+            return not_found("NAME_UNKNOWN");
+        }
+        let after = query.split('&').find_map(|field| field.strip_prefix("last=")).and_then(|last| last.parse().ok()).unwrap_or(0);
+        let (tags, next) = contents.tags(repository, after);
+        let plan = Plan::new(200, serde_json::json!({"name": repository, "tags": tags}).to_string().into());
+        match next {
+            Some(next) => plan.with(LINK, &format!("</v2/{repository}/tags/list?last={next}>; rel=\"next\"")),
+            None => plan,
+        }
+    }
+
+    fn blob(&self, digest: &str, headers: &HeaderMap) -> Plan {
+        let Some(blob) = self.contents().blob(digest) else { return not_found("BLOB_UNKNOWN") };
         let mut redirects = locked(&self.redirects);
         if redirects.is_on {
             let ticket = redirects.tickets.len().to_string();
             let requests = redirects.requests_per_target;
             redirects.tickets.insert(ticket.clone(), requests);
-            let target = format!("http://{}/storage/{ticket}/{name}?signature=secret{ticket}", self.storage_addr);
+            let target = format!("http://{}/storage/{ticket}/{digest}?signature=secret{ticket}", self.storage_addr);
             return Plan::new(307, Bytes::new()).with(LOCATION, &target);
         }
         ranged(blob, headers)
@@ -213,17 +243,27 @@ impl State {
         let fault = self.fault(head.method.as_str(), &path);
         let plan = if path == "/token" {
             let form = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-            self.token(&head.headers, (head.method == "POST").then(|| String::from_utf8_lossy(&form).into_owned()).as_deref())
+            self.token(
+                &head.headers,
+                head.uri.query().unwrap_or_default(),
+                (head.method == "POST").then(|| String::from_utf8_lossy(&form).into_owned()).as_deref(),
+            )
         } else if at_storage {
             self.storage(&path, &head.headers)
         } else {
-            self.registry(&path, &head.headers)
+            self.registry(&path, head.uri.query().unwrap_or_default(), &head.headers)
         };
         if matches!(fault, Some(Fault::NoAnswer)) {
             std::future::pending::<()>().await;
         }
         carry_out(plan, fault, reset, under_way)
     }
+}
+
+/// A 404 that says of what.
+fn not_found(code: &str) -> Plan {
+    let body = serde_json::json!({"errors": [{"code": code, "message": format!("{} to this registry", code.to_lowercase())}]});
+    Plan::new(404, body.to_string().into())
 }
 
 /// The blob, or the range of it that is asked for.
@@ -266,6 +306,10 @@ fn carry_out(mut plan: Plan, fault: Option<Fault>, reset: Arc<AtomicBool>, under
             if let Some(seconds) = after {
                 plan = plan.with(RETRY_AFTER, &seconds.to_string());
             }
+        }
+        Some(Fault::Link(link)) => {
+            plan.headers.remove(LINK);
+            plan = plan.with(LINK, &link);
         }
         Some(Fault::Redirect(url)) => plan = Plan::new(307, Bytes::new()).with(LOCATION, &url),
     }

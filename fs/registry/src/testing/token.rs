@@ -9,7 +9,7 @@ use serde_json::json;
 pub struct TokenAuth {
     /// Who gets tokens; `None`: anyone.
     pub user: Option<(String, String)>,
-    /// The identity token that may be traded for tokens with POST.
+    /// The identity token that may be traded for tokens with POST, and is given to a user who asks for an offline token.
     pub identity_token: Option<String>,
     /// What `expires_in` says, in seconds.
     pub expires_in: Option<u64>,
@@ -41,7 +41,7 @@ impl Tokens {
     }
 
     /// Answers a request for a token: its JSON, or `None` if it is refused.
-    pub(super) fn give(&mut self, auth: &TokenAuth, authorization: Option<&str>, form: Option<&str>) -> Option<String> {
+    pub(super) fn give(&mut self, auth: &TokenAuth, authorization: Option<&str>, query: &str, form: Option<&str>) -> Option<String> {
         let is_allowed = match (form, &auth.user, &auth.identity_token) {
             (Some(form), _, Some(identity)) => {
                 form.contains("grant_type=refresh_token") && form.split('&').any(|field| field == format!("refresh_token={identity}"))
@@ -60,6 +60,9 @@ impl Tokens {
         let mut answer = json!({"token": token});
         if let Some(seconds) = auth.expires_in {
             answer["expires_in"] = json!(seconds);
+        }
+        if let Some(identity) = auth.identity_token.as_ref().filter(|_| query.split('&').any(|field| field == "offline_token=true")) {
+            answer["refresh_token"] = json!(identity);
         }
         Some(answer.to_string())
     }

@@ -55,6 +55,17 @@ async fn an_index_leads_to_the_platforms_image() {
     let root = registry.add_manifest("a", "t", index_of(&[(&other, "s390x"), (&inner, "amd64")]), INDEX);
     let image = resolve_image(&*setup.source(&registry.reference("a:t")), &NoStore, &amd64()).await.unwrap();
     assert_eq!((image.root.digest, image.manifest.descriptor.digest), (root.digest, ours.digest));
+    let passed: Vec<Digest> = image
+        .indexes
+        .iter()
+        .map(|(index, bytes)| (index.digest, Digest::of(bytes)))
+        .map(|(named, actual)| {
+            assert_eq!(named, actual);
+            actual
+        })
+        .collect();
+    assert_eq!(passed, [root.digest, inner.digest]);
+    assert_eq!((&image.root, image.manifest.descriptor.platform.as_ref()), (&image.indexes[0].0, Some(&amd64())));
     assert_eq!(image.manifest.layers[0].digest, Digest::of(&bytes));
     assert_eq!((image.config.entrypoint, image.config.platform, image.stale), (vec!["/bin/true".to_owned()], amd64(), None));
     let error = resolve_image(&*setup.source(&registry.reference("a:t")), &NoStore, &"linux/arm".parse().unwrap()).await.unwrap_err();
@@ -78,6 +89,23 @@ async fn what_is_stored_is_not_asked_for_again() {
     // Without a store, two requests are enough.
     resolve_image(&*setup.source(&pinned.name()), &NoStore, &amd64()).await.unwrap();
     assert_eq!(registry.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn every_document_on_the_way_has_its_media_type() {
+    let (registry, setup, store) = (FaultyRegistry::start().await, Setup::new(), Memory::default());
+    let manifest = registry.add_image("a", "ours", &[]);
+    let root = registry.add_manifest("a", "t", index_of(&[(&manifest, "amd64")]), "application/json");
+    // From a registry that calls it JSON, and from a store that calls it nothing.
+    for reference in ["a:t".to_owned(), format!("a@{}", root.digest)] {
+        let image = resolve_image(&*setup.source(&registry.reference(&reference)), &store, &amd64()).await.unwrap();
+        assert_eq!((image.root.digest, image.root.media_type.as_str()), (root.digest, INDEX), "{reference}");
+        assert_eq!(image.indexes[0].0, image.root);
+    }
+    let bare = format!("a@{}", manifest.digest);
+    let image = resolve_image(&*setup.source(&registry.reference(&bare)), &store, &amd64()).await.unwrap();
+    assert_eq!((&image.root, image.indexes.len()), (&manifest, 0));
+    assert_eq!(image.manifest.descriptor, manifest);
 }
 
 #[tokio::test]

@@ -7,9 +7,13 @@ mod authorization;
 mod contract;
 mod faults;
 mod images;
+mod login;
 mod mirrors;
 mod provided;
 mod redirects;
+mod refusals;
+mod schema1;
+mod tags;
 mod tls;
 
 use std::path::PathBuf;
