@@ -86,7 +86,7 @@ pub(crate) struct RegistryArgs {
 }
 
 /// How registries are talked to.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct HostArgs {
     /// Talk to the registry without TLS.
     ///

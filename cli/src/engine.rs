@@ -58,6 +58,11 @@ pub(crate) fn open_cache(options: &StoreOptions) -> anyhow::Result<Cache> {
 /// Opens the store and sets up the client. Contacts nobody.
 pub(crate) fn open_engine(store: &StoreOptions, registry: &RegistryOptions) -> anyhow::Result<Engine> {
     let cache = open_cache(store)?;
+    Ok(Engine::new(open_client(registry)?, cache))
+}
+
+/// Sets up the client of registries. Contacts nobody.
+pub(crate) fn open_client(registry: &RegistryOptions) -> anyhow::Result<Client> {
     let mut options = ClientOptions {
         credentials: registry.credentials.clone(),
         plain_http: registry.plain_http,
@@ -67,5 +72,5 @@ pub(crate) fn open_engine(store: &StoreOptions, registry: &RegistryOptions) -> a
     if !registry.certs_dirs.is_empty() {
         options.hosts_dirs.clone_from(&registry.certs_dirs);
     }
-    Ok(Engine::new(Client::new(options)?, cache))
+    Ok(Client::new(options)?)
 }

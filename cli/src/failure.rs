@@ -10,6 +10,12 @@ pub(crate) fn text(error: &anyhow::Error) -> String {
     chain_text(error.as_ref())
 }
 
+/// The same without the word `error:`, for where that is said otherwise.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let text = text(error);
+    text.strip_prefix("error: ").map_or_else(|| text.clone(), str::to_owned)
+}
+
 fn chain_text(error: &(dyn Error + 'static)) -> String {
     let mut hints: Vec<String> = Vec::new();
     let mut said: Vec<String> = Vec::new();
@@ -59,5 +65,6 @@ mod tests {
     fn what_was_said_is_not_said_again() {
         let error = anyhow!("disk full\nhint: free space").context("layer 12: disk full\nhint: free space");
         assert_eq!(text(&error), "error: layer 12: disk full\nhint: free space");
+        assert_eq!(message(&error), "layer 12: disk full\nhint: free space");
     }
 }

@@ -67,3 +67,5 @@ pub(crate) const BAR_COLUMNS_MIN: u16 = 110;
 pub(crate) const TERMINAL_SIZE_UNKNOWN: Size = Size { columns: 80, rows: 24 };
 /// Longest password or token that is taken. Some clouds' are documents of a few KiB.
 pub(crate) const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// How long a command that was stopped waits for its last words to be read.
+pub(crate) const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);

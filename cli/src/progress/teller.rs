@@ -22,18 +22,24 @@ enum Word {
     Pulled(Pulled),
     Name(String),
     Failed(String),
-    Leave,
+    Finish,
 }
 
-/// Tells the printer. Nothing here waits for it, except [`Self::finish`].
+/// Tells the printer, and never waits for it.
+#[derive(Clone)]
 pub(crate) struct Teller {
     words: mpsc::Sender<Word>,
     /// Words that the printer has not taken up.
     waiting: Arc<AtomicUsize>,
+}
+
+/// The printer at work.
+pub(crate) struct Printing {
+    teller: Teller,
     finished: oneshot::Receiver<io::Result<()>>,
 }
 
-impl Teller {
+impl Printing {
     /// Starts a printer that writes to standard output.
     ///
     /// # Errors
@@ -52,9 +58,26 @@ impl Teller {
             let _ = finish.send(print(Printer::new(form, out), &heard, &taken_up));
         };
         std::thread::Builder::new().name("printer".to_owned()).spawn(work).context("cannot start a thread")?;
-        Ok(Self { words, waiting, finished })
+        Ok(Self { teller: Teller { words, waiting }, finished })
     }
 
+    /// Who tells it.
+    pub(crate) fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
+    /// Waits until everything that was told is printed, and the cursor is below it. Nothing is printed afterwards. After a signal, give it a
+    /// deadline: the reader may not read.
+    ///
+    /// # Errors
+    /// What went wrong with standard output.
+    pub(crate) async fn finish(self) -> anyhow::Result<()> {
+        self.teller.send(Word::Finish, false);
+        self.finished.await.context("the printer's thread has ended")?.context("cannot write to standard output")
+    }
+}
+
+impl Teller {
     /// Tells what happened. How far something has come is dropped where the printer is behind: the next such event makes up for it.
     pub(crate) fn event(&self, event: Event) {
         let is_number = matches!(event, Event::Layer { step: Step::Downloading { .. } | Step::Indexing { .. }, .. });
@@ -82,20 +105,9 @@ impl Teller {
         self.send(Word::Name(name.into()), false);
     }
 
-    /// Tells that the image at hand failed. A person is told so elsewhere, after [`Self::finish`].
+    /// Tells that the image at hand failed. A person is told so elsewhere, after [`Printing::finish`].
     pub(crate) fn failed(&self, error: impl Into<String>) {
         self.send(Word::Failed(error.into()), false);
-    }
-
-    /// Waits until everything is printed, and the cursor is below it. After a signal, give it a deadline: the reader may not read.
-    ///
-    /// # Errors
-    /// What went wrong with standard output.
-    pub(crate) async fn finish(self) -> anyhow::Result<()> {
-        self.send(Word::Leave, false);
-        let Self { words, finished, .. } = self;
-        drop(words);
-        finished.await.context("the printer's thread has ended")?.context("cannot write to standard output")
     }
 
     fn send(&self, word: Word, may_be_dropped: bool) {
@@ -103,12 +115,12 @@ impl Teller {
             return;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        // It takes words until the last teller is gone; if it has panicked, finishing says so.
+        // Once it has finished, nothing is of interest any more.
         let _ = self.words.send(word);
     }
 }
 
-/// Prints until nobody tells anything any more. After an error nothing is printed, but all is heard: the pull is worth more than its talk.
+/// Prints until it is to finish. After an error nothing is printed, but all is heard: the pull is worth more than its talk.
 fn print(mut printer: Printer<impl io::Write>, heard: &mpsc::Receiver<Word>, waiting: &AtomicUsize) -> io::Result<()> {
     let mut outcome = Ok(());
     loop {
@@ -117,12 +129,12 @@ fn print(mut printer: Printer<impl io::Write>, heard: &mpsc::Receiver<Word>, wai
             _ => heard.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let word = match next {
+            Ok(Word::Finish) | Err(RecvTimeoutError::Disconnected) => return outcome.and_then(|()| printer.leave()),
             Ok(word) => {
                 waiting.fetch_sub(1, Ordering::Relaxed);
                 Some(word)
             }
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return outcome,
         };
         if outcome.is_ok() {
             outcome = say(&mut printer, word);
@@ -133,14 +145,13 @@ fn print(mut printer: Printer<impl io::Write>, heard: &mpsc::Receiver<Word>, wai
 fn say(printer: &mut Printer<impl io::Write>, word: Option<Word>) -> io::Result<()> {
     let now = Instant::now();
     match word {
-        None => {}
+        None | Some(Word::Finish) => {}
         Some(Word::Event(event)) => printer.event(event, now)?,
         Some(Word::Layer(layer, said)) => printer.layer(layer, said, now)?,
         Some(Word::Say(text)) => printer.say(&text)?,
         Some(Word::Pulled(pulled)) => printer.pulled(&pulled)?,
         Some(Word::Name(name)) => printer.name(&name)?,
         Some(Word::Failed(error)) => printer.failed(&error)?,
-        Some(Word::Leave) => return printer.leave(),
     }
     printer.tick(now)
 }
@@ -169,17 +180,18 @@ mod tests {
         }
     }
 
-    fn start(form: Form) -> (Teller, mpsc::Sender<()>, Arc<std::sync::Mutex<Vec<u8>>>) {
+    fn start(form: Form) -> (Printing, mpsc::Sender<()>, Arc<std::sync::Mutex<Vec<u8>>>) {
         let (let_go, go) = mpsc::channel();
         let read = Arc::default();
-        let teller = Teller::start_on(form, Slow { go: Some(go), read: Arc::clone(&read) }).unwrap();
-        (teller, let_go, read)
+        let printing = Printing::start_on(form, Slow { go: Some(go), read: Arc::clone(&read) }).unwrap();
+        (printing, let_go, read)
     }
 
     #[tokio::test]
     async fn a_slow_reader_gets_all_but_old_numbers_and_holds_up_nobody() {
         const NUMBERS: u64 = 100_000;
-        let (teller, let_go, read) = start(Form::Json);
+        let (printing, let_go, read) = start(Form::Json);
+        let teller = printing.teller().clone();
         let layer = Digest::of(b"layer");
         teller.say("not in JSON");
         for current_bytes in 0..NUMBERS {
@@ -189,7 +201,8 @@ mod tests {
         teller.event(Event::Layer { layer, step: Step::Downloaded });
         teller.failed("no space left");
         let_go.send(()).unwrap();
-        teller.finish().await.unwrap();
+        printing.finish().await.unwrap();
+        teller.name("too late");
         let read = String::from_utf8(read.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = read.lines().collect();
         let [.., downloaded, failed] = lines.as_slice() else { panic!("{lines:?}") };
@@ -199,12 +212,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_gone_is_told_of_at_the_end() {
-        let (teller, let_go, read) = start(Form::Plain);
+        let (printing, let_go, read) = start(Form::Plain);
         drop(let_go);
         for _ in 0..3 {
-            teller.name("docker.io/library/debian:12");
+            printing.teller().name("docker.io/library/debian:12");
         }
-        assert!(teller.finish().await.unwrap_err().to_string().contains("standard output"));
+        assert!(printing.finish().await.unwrap_err().to_string().contains("standard output"));
         assert!(read.lock().unwrap().is_empty());
     }
 }
