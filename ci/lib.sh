@@ -138,8 +138,8 @@ use_registry() {
 declare -A PACKAGE_OF=(
     [buildah]=buildah [cc]=build-essential [containerd]=containerd [ctr]=containerd [ctr-remote]=stargz-snapshotter
     [curl]=curl [debootstrap]=debootstrap [docker-registry]=docker-registry [fusermount3]=fuse3 [getfattr]=attr
-    [htpasswd]=apache2-utils [jq]=jq [pip3]=python3-pip [runc]=runc [setcap]=libcap2-bin [shellcheck]=shellcheck
-    [skopeo]=skopeo [umoci]=umoci [zstd]=zstd
+    [htpasswd]=apache2-utils [ip]=iproute2 [jq]=jq [pip3]=python3-pip [runc]=runc [setcap]=libcap2-bin [shellcheck]=shellcheck
+    [skopeo]=skopeo [tc]=iproute2 [umoci]=umoci [zstd]=zstd
 )
 
 # install_tools COMMAND…: installs Debian's packages for those commands that are missing.

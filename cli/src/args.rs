@@ -2,7 +2,6 @@
 
 #[allow(dead_code, reason = "for commands whose other half is being made")]
 mod login;
-#[allow(dead_code, reason = "for commands whose other half is being made")]
 mod pull;
 mod store;
 
@@ -57,6 +56,8 @@ pub(crate) enum Command {
     Mount(Box<MountArgs>),
     #[command(alias = "unmount")]
     Umount(UmountArgs),
+    Pull(Box<PullArgs>),
+    Fetch(Box<FetchArgs>),
     Serve(ServeArgs),
     Status(StatusArgs),
     Inspect(InspectArgs),

@@ -13,7 +13,6 @@ mod client;
 mod messages;
 mod server;
 
-#[allow(unused_imports, reason = "for commands that wait until an image is here whole")]
 pub(crate) use client::complete;
 pub(crate) use client::{ask, ask_on};
 pub(crate) use server::Control;

@@ -13,6 +13,7 @@ mod console;
 mod control;
 mod engine;
 mod failure;
+mod fetch;
 mod index_dump;
 mod inspect;
 mod limits;
@@ -21,10 +22,10 @@ mod mount;
 mod mount_table;
 mod overlay;
 mod process;
-#[allow(dead_code, unused_imports, reason = "for commands whose other half is being made")]
 mod progress;
 #[allow(dead_code, reason = "for commands whose other half is being made")]
 mod prompt;
+mod pull;
 mod report;
 mod serve;
 mod service;
@@ -61,6 +62,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     log::start(cli.verbose, cli.log_json, cli.as_daemon || is_service)?;
     match &cli.command {
         Command::Mount(args) => return mount(args, cli.as_daemon),
+        Command::Pull(args) => return wait_with_threads(pull::pull(args))?,
+        Command::Fetch(args) => return wait_with_threads(fetch::fetch(args))?,
         Command::Serve(args) => return service::serve(args),
         Command::Umount(args) => umount::umount(args)?,
         Command::Status(args) => status::status(args)?,
@@ -85,4 +88,13 @@ fn mount(args: &MountArgs, as_daemon: bool) -> anyhow::Result<ExitCode> {
 fn wait_for<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     Ok(runtime.block_on(work))
+}
+
+/// As [`wait_for`], for work that moves many bytes.
+fn wait_with_threads<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let outcome = runtime.block_on(work);
+    // A thread that waits for the disk must not keep the command.
+    runtime.shutdown_background();
+    Ok(outcome)
 }

@@ -164,32 +164,40 @@ impl Entry {
     }
 }
 
-impl State {
-    /// This user's state folder, made where it is missing: `$SNAP_STATE_DIR` where that is set; else `/run/snap/mounts` for root, and `snap` in
-    /// `$XDG_RUNTIME_DIR` or `/tmp/snap-<uid>` for others.
-    pub(crate) fn open() -> anyhow::Result<Self> {
-        let uid = geteuid();
-        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let folder = match (variable(FOLDER_VARIABLE), variable("XDG_RUNTIME_DIR")) {
-            (Some(folder), _) => folder,
-            (None, _) if uid.is_root() => "/run/snap/mounts".into(),
-            (None, Some(runtime)) => runtime.join("snap"),
-            (None, None) => format!("/tmp/snap-{uid}").into(),
-        };
-        Self::open_in(folder)
-    }
+/// A folder of this user's alone, made where it is missing, in `$SNAP_STATE_DIR` where that is set; else in `/run/snap` for root, and in
+/// `snap` in `$XDG_RUNTIME_DIR` or `/tmp/snap-<uid>` for others.
+pub(crate) fn private_folder(name: &str) -> anyhow::Result<PathBuf> {
+    let uid = geteuid();
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let above = match (variable(FOLDER_VARIABLE), variable("XDG_RUNTIME_DIR")) {
+        (Some(folder), _) => folder,
+        (None, _) if uid.is_root() => "/run/snap".into(),
+        (None, Some(runtime)) => runtime.join("snap"),
+        (None, None) => format!("/tmp/snap-{uid}").into(),
+    };
+    private_folder_in(&above, name)
+}
 
-    fn open_in(folder: PathBuf) -> anyhow::Result<Self> {
-        make_private(&folder).with_context(|| format!("cannot use the state folder {}", folder.display()))?;
-        let metadata = fs::symlink_metadata(&folder).with_context(|| format!("cannot look at the state folder {}", folder.display()))?;
-        // In /tmp, somebody else may have made it first.
-        if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+fn private_folder_in(above: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = above.join(name);
+    make_private(&folder).with_context(|| format!("cannot use the state folder {}", folder.display()))?;
+    // In /tmp, somebody else may have made it first. Others may look into the upper one, and the service's sockets are there.
+    for (folder, others) in [(above, 0o022), (folder.as_path(), 0o077)] {
+        let metadata = fs::symlink_metadata(folder).with_context(|| format!("cannot look at the state folder {}", folder.display()))?;
+        if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & others != 0 {
             bail!(
                 "{} is not a directory of this user's alone\nhint: remove it, or chmod 700 it, or set {FOLDER_VARIABLE} to another one",
                 folder.display()
             );
         }
-        Ok(Self { folder })
+    }
+    Ok(folder)
+}
+
+impl State {
+    /// The records of this user's mounts. Their folder is made where it is missing.
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        Ok(Self { folder: private_folder("mounts")? })
     }
 
     /// Where a process's record of a mount point is or would be. `dir` must be canonical.
@@ -330,7 +338,7 @@ mod tests {
 
     fn state(dir: &tempfile::TempDir) -> State {
         // After a boot nothing of the way there is left.
-        State::open_in(dir.path().join("after a boot/state")).unwrap()
+        State { folder: private_folder_in(&dir.path().join("after a boot"), "state").unwrap() }
     }
 
     #[test]
@@ -384,11 +392,12 @@ mod tests {
     fn a_state_folder_that_others_can_enter_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let temporary = tempfile::tempdir().unwrap();
-        let folder = temporary.path().join("state");
-        fs::create_dir(&folder).unwrap();
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(State::open_in(folder.clone()).unwrap_err().to_string().contains("hint:"));
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(State::open_in(folder).is_ok());
+        let folder = private_folder_in(temporary.path(), "state").unwrap();
+        for (changed, wrong, right) in [(folder.as_path(), 0o755, 0o700), (temporary.path(), 0o777, 0o755)] {
+            fs::set_permissions(changed, fs::Permissions::from_mode(wrong)).unwrap();
+            assert!(private_folder_in(temporary.path(), "state").unwrap_err().to_string().contains("hint:"));
+            fs::set_permissions(changed, fs::Permissions::from_mode(right)).unwrap();
+            assert!(private_folder_in(temporary.path(), "state").is_ok());
+        }
     }
 }

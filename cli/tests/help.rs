@@ -5,10 +5,12 @@
 use std::path::Path;
 use std::process::Command;
 
-const PAGES: [(&str, &[&str]); 12] = [
+const PAGES: [(&str, &[&str]); 14] = [
     ("snap", &[]),
     ("mount", &["mount"]),
     ("umount", &["umount"]),
+    ("pull", &["pull"]),
+    ("fetch", &["fetch"]),
     ("serve", &["serve"]),
     ("status", &["status"]),
     ("inspect", &["inspect"]),

@@ -90,13 +90,11 @@ pub(crate) struct Found<'a> {
 
 /// The layer of an image that completes the wanted chain ID. That is what binds what the client asked for to what the manifest says.
 pub(crate) fn find_layer<'a>(image: &'a Image, wanted: &WantedLayer) -> Result<Found<'a>, FsError> {
-    let mut chain_id = None;
-    for (descriptor, &diff_id) in image.manifest.layers.iter().zip(&image.config.diff_ids) {
-        let here = chain_id.map_or(diff_id, |below: Digest| Digest::of(format!("{below} {diff_id}").as_bytes()));
-        if here == wanted.chain_id && wanted.layer.is_none_or(|layer| layer == descriptor.digest) {
+    let layers = image.manifest.layers.iter().zip(&image.config.diff_ids);
+    for ((descriptor, &diff_id), chain_id) in layers.zip(image.config.chain_ids()) {
+        if chain_id == wanted.chain_id && wanted.layer.is_none_or(|layer| layer == descriptor.digest) {
             return Ok(Found { descriptor, diff_id });
         }
-        chain_id = Some(here);
     }
     Err(FsError::NotInImage { image: wanted.reference.clone(), chain_id: wanted.chain_id })
 }

@@ -80,6 +80,11 @@ impl Containerd {
         self.answer(doing, CONNECT_TIMEOUT, client.version(())).await.map(|answer| answer.version)
     }
 
+    /// The socket that it is connected to.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// The namespace that every call is made in.
     pub fn namespace(&self) -> &str {
         &self.namespace

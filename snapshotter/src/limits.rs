@@ -127,3 +127,24 @@ pub const SNAPSHOT_PREPARE_TIMEOUT_MS: u64 = 60 * 60_000;
 
 /// How long containerd may take to unpack one layer, in milliseconds.
 pub const LAYER_APPLY_TIMEOUT_MS: u64 = 60 * 60_000;
+
+/// The size of the ranges in which a pull fetches a blob, in bytes.
+pub const PULL_RANGE_BYTES: u64 = 2 << 20;
+
+/// The most ranges of a pull that are under way or not written yet: with the size of a range, its memory.
+pub const PULL_RANGES_MAX: usize = 8;
+
+/// How long a pull waits for another client that works on the same layer, in milliseconds.
+pub const PULL_BUSY_MS: u64 = 30 * 60_000;
+
+/// Pause between two looks at whether it is done, in milliseconds.
+pub const PULL_BUSY_POLL_MS: u64 = 200;
+
+/// How often a snapshotter that answers neither with a layer nor with a place for it is asked.
+pub const PULL_PREPARE_TRIES: u32 = 3;
+
+/// Pause between two looks at what a snapshotter reads, in milliseconds.
+pub const PULL_WATCH_MS: u64 = 300;
+
+/// How long what an interrupted pull has brought is kept for the next, in seconds.
+pub const PULL_LEASE_S: u64 = 24 * 3600;

@@ -30,6 +30,9 @@ pub(crate) struct ContainerdArgs {
     /// One that stores files itself, such as overlayfs, makes it an ordinary pull: everything is downloaded and unpacked.
     #[arg(long, value_name = "NAME", default_value = "snap")]
     pub(crate) snapshotter: String,
+    /// Where `snap serve` has its sockets.
+    #[arg(long, value_name = "DIR", default_value = "/run/snap")]
+    pub(crate) state: PathBuf,
 }
 
 /// How progress is shown.
@@ -102,10 +105,9 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) content: bool,
     #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+    #[command(flatten)]
     pub(crate) containerd: ContainerdArgs,
-    /// Where `snap serve` has its sockets.
-    #[arg(long, value_name = "DIR", default_value = "/run/snap")]
-    pub(crate) state: PathBuf,
     /// Show progress in this form.
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Progress::Auto)]
     pub(crate) progress: Progress,
@@ -119,10 +121,7 @@ impl FromStr for ImageName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
-            Ok(Reference::Registry(reference)) => {
-                let is_bare = !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':');
-                Ok(Self { reference, is_bare })
-            }
+            Ok(Reference::Registry(reference)) => Ok(Self { reference, is_bare: Reference::names_no_tag(text) }),
             Ok(Reference::Layout(_)) => {
                 Err("an OCI layout on disk is in no registry; hint: tar it up and use `ctr images import`, or mount it with `snap mount`"
                     .to_owned())
@@ -140,8 +139,7 @@ impl PullArgs {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         match self.images.iter().find(|image| self.all_tags && !image.is_bare) {
             Some(image) => {
-                let repository = format!("{}/{}", image.reference.host(), image.reference.repository());
-                anyhow::bail!("tag can't be used with --all-tags/-a\nhint: snap pull --all-tags {repository}")
+                anyhow::bail!("tag can't be used with --all-tags/-a\nhint: snap pull --all-tags {}", image.reference.familiar_repository())
             }
             None => Ok(()),
         }

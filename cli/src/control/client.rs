@@ -42,7 +42,6 @@ pub(crate) fn ask_on<T: DeserializeOwned>(mut caller: &BlockingStream) -> anyhow
 ///
 /// # Errors
 /// The service's, as it says it: layers that it has not, data that it cannot get. And where it cannot be reached or falls silent.
-#[allow(dead_code, reason = "for commands that wait until an image is here whole")]
 pub(crate) async fn complete(path: &Path, layers: &[Digest], mut on_progress: impl FnMut(&[LayerPresence])) -> anyhow::Result<()> {
     let connected = timeout(limits::CONTROL_TIMEOUT, UnixStream::connect(path)).await;
     let mut caller = tokio::io::BufReader::new(connected.context("the service does not answer")?.context("cannot reach the service")?);

@@ -69,6 +69,7 @@ impl From<Step> for Said {
             Step::Indexing { current_bytes, total_bytes } => Self::going_on("Indexing", bytes(current_bytes, total_bytes)),
             Step::Extracting => Self::going_on("Extracting", Amount::Seconds(1)),
             Step::Done(outcome) => match outcome {
+                Outcome::Fetched => Self::complete(),
                 Outcome::AlreadyExists => Self::last("Already exists"),
                 Outcome::Lazy(Some(OpenedBy::Estargz)) => Self::last("Mounted lazily (eStargz)"),
                 Outcome::Lazy(Some(OpenedBy::LocalIndex)) => Self::last("Mounted lazily (local index)"),

@@ -114,7 +114,7 @@ fn a_dead_mount_without_a_record_is_recognised() {
     let mounted = fixture.mount(&[]);
     signal(pid_of(&mounted), Signal::SIGKILL);
     wait_until("the process is gone", || !is_running(pid_of(&mounted)));
-    fs::remove_dir_all(fixture.path("state")).unwrap();
+    fs::remove_dir_all(fixture.path("mounts")).unwrap();
     let again = fixture.mount_command(&[], &fixture.dir()).output().unwrap();
     failed_with(&again, &["has lost its process", "hint: snap umount"]);
     succeeded(&fixture.umount(&[]));

@@ -87,7 +87,7 @@ impl Fixture {
     /// The program, with this test's state folder.
     pub(crate) fn snap(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_snap"));
-        command.env("SNAP_STATE_DIR", self.path("state")).env_remove("SNAP_LOG").stdin(Stdio::null());
+        command.env("SNAP_STATE_DIR", self.path("")).env_remove("SNAP_LOG").stdin(Stdio::null());
         command
     }
 
@@ -133,7 +133,7 @@ impl Fixture {
     pub(crate) fn assert_nothing_left(&self, pid: u64) {
         wait_until("the process ends", || !is_running(pid));
         assert!(!self.is_mounted(), "still mounted: {:?}", self.mount_points());
-        let left: Vec<_> = fs::read_dir(self.path("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> = fs::read_dir(self.path("mounts")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["lock"], "the state folder keeps records");
     }
 

@@ -80,7 +80,7 @@ fn what_is_in_the_state_folder_is_for_its_user_alone() {
     let fixture = Fixture::new();
     fixture.mount(&[]);
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let state = fixture.path("state");
+    let state = fixture.path("mounts");
     assert_eq!(mode(&state), 0o700);
     let folders = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
     let [folder] = &folders.filter(|path| path.is_dir()).collect::<Vec<_>>()[..] else { panic!("one record") };

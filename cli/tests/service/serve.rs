@@ -95,7 +95,7 @@ impl<'m> Serve<'m> {
     pub(crate) fn status(&self) -> Value {
         let mut command = self.machine.command(program(), &[]);
         // Mounts of other tests are none of this service's business.
-        command.env("SNAP_STATE_DIR", self.machine.run("snap-mounts")).args(["status", "--json", "--state"]).arg(self.machine.run("snap"));
+        command.env("SNAP_STATE_DIR", self.machine.run("snap-state")).args(["status", "--json", "--state"]).arg(self.machine.run("snap"));
         let mut status: Value = serde_json::from_str(&stdout(&mut command)).unwrap();
         status["service"].take()
     }

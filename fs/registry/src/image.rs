@@ -1,5 +1,6 @@
 //! From a reference to an image: the index, the platform's manifest and the configuration, from the registry or a local store.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use oci_spec::image as oci;
 use snap_digest::Digest;
@@ -15,30 +16,32 @@ use crate::source::Source;
 /// A local store of verified documents and of what references named when they were last asked for.
 ///
 /// Whatever it fails to keep is fetched again: nothing here returns an error.
+#[async_trait]
 pub trait DocumentStore: Send + Sync {
     /// The document or configuration with this digest.
-    fn get(&self, digest: &Digest) -> Option<Bytes>;
+    async fn get(&self, digest: &Digest) -> Option<Bytes>;
     /// Keeps a document whose digest has been verified.
-    fn put(&self, digest: &Digest, bytes: &[u8]);
+    async fn put(&self, digest: &Digest, bytes: &[u8]);
     /// What `reference` (canonical) named when it was last resolved.
-    fn resolved(&self, reference: &str) -> Option<Descriptor>;
+    async fn resolved(&self, reference: &str) -> Option<Descriptor>;
     /// Keeps what `reference` (canonical) names.
-    fn set_resolved(&self, reference: &str, descriptor: &Descriptor);
+    async fn set_resolved(&self, reference: &str, descriptor: &Descriptor);
 }
 
 /// A store that keeps nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoStore;
 
+#[async_trait]
 impl DocumentStore for NoStore {
-    fn get(&self, _: &Digest) -> Option<Bytes> {
+    async fn get(&self, _: &Digest) -> Option<Bytes> {
         None
     }
-    fn put(&self, _: &Digest, _: &[u8]) {}
-    fn resolved(&self, _: &str) -> Option<Descriptor> {
+    async fn put(&self, _: &Digest, _: &[u8]) {}
+    async fn resolved(&self, _: &str) -> Option<Descriptor> {
         None
     }
-    fn set_resolved(&self, _: &str, _: &Descriptor) {}
+    async fn set_resolved(&self, _: &str, _: &Descriptor) {}
 }
 
 /// What an image configuration says that this product uses or shows.
@@ -58,6 +61,19 @@ pub struct ImageConfig {
     pub working_dir: String,
     /// `user[:group]`, as names or numbers; empty: root.
     pub user: String,
+}
+
+impl ImageConfig {
+    /// What each layer makes together with those below it, the lowest first
+    /// (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>).
+    pub fn chain_ids(&self) -> Vec<Digest> {
+        let onto = |below: &mut Option<Digest>, diff_id: &Digest| {
+            let chain_id = below.map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
+            *below = Some(chain_id);
+            Some(chain_id)
+        };
+        self.diff_ids.iter().scan(None, onto).collect()
+    }
 }
 
 /// An image for one platform: everything that has to be known before its layers are opened.
@@ -111,7 +127,7 @@ pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
 /// A schema 1 manifest is [`Error::Schema1`], which holds it.
 pub async fn resolve_image(source: &dyn Source, docs: &dyn DocumentStore, platform: &Platform) -> Result<Image, Error> {
     let walk = Walk { source, docs, platform };
-    if let Some(root) = walk.pinned_root()? {
+    if let Some(root) = walk.pinned_root().await? {
         return walk.image(root).await;
     }
     let reference = source.name();
@@ -121,11 +137,11 @@ pub async fn resolve_image(source: &dyn Source, docs: &dyn DocumentStore, platfo
     };
     match fresh {
         Ok(image) => {
-            docs.set_resolved(&reference, &image.root);
+            docs.set_resolved(&reference, &image.root).await;
             Ok(image)
         }
         Err(error) if allows_stale(&error) => {
-            let Some(root) = docs.resolved(&reference) else { return Err(error) };
+            let Some(root) = docs.resolved(&reference).await else { return Err(error) };
             tracing::warn!(%reference, %error, digest = %root.digest, "the registry does not answer; using what the reference named before");
             match walk.image(root).await {
                 Ok(image) => Ok(Image { stale: Some(error.to_string()), ..image }),
@@ -134,6 +150,18 @@ pub async fn resolve_image(source: &dyn Source, docs: &dyn DocumentStore, platfo
         }
         Err(error) => Err(error),
     }
+}
+
+/// Reads manifest and configuration of what `source` has resolved to `root`, for `platform`.
+///
+/// Documents that `docs` has are not asked for again. Errors as those of [`resolve_image`].
+pub async fn resolve_image_at(
+    source: &dyn Source,
+    docs: &dyn DocumentStore,
+    platform: &Platform,
+    root: Descriptor,
+) -> Result<Image, Error> {
+    Walk { source, docs, platform }.image(root).await
 }
 
 /// Whether `error` says nothing about what the reference names.
@@ -157,9 +185,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// For a reference with a digest whose document is in the store: its descriptor, without asking anyone.
-    fn pinned_root(&self) -> Result<Option<Descriptor>, Error> {
+    async fn pinned_root(&self) -> Result<Option<Descriptor>, Error> {
         let Some(digest) = self.source.pinned() else { return Ok(None) };
-        let Some(bytes) = self.docs.get(&digest) else { return Ok(None) };
+        let Some(bytes) = self.docs.get(&digest).await else { return Ok(None) };
         // The content says what it is, so the descriptor need not.
         Ok(Some(Descriptor::new(digest, bytes.len() as u64, "")))
     }
@@ -167,11 +195,11 @@ impl Walk<'_> {
     async fn image(&self, root: Descriptor) -> Result<Image, Error> {
         let Found { indexes, manifest, manifest_bytes } = self.manifest(&root).await?;
         let root = indexes.first().map_or(&manifest.descriptor, |(root, _)| root).clone();
-        let config_bytes = match self.stored(&manifest.config) {
+        let config_bytes = match self.stored(&manifest.config).await {
             Some(bytes) => bytes,
             None => {
                 let bytes = self.source.small_blob(&manifest.config).await?;
-                self.docs.put(&manifest.config.digest, &bytes);
+                self.docs.put(&manifest.config.digest, &bytes).await;
                 bytes
             }
         };
@@ -207,17 +235,17 @@ impl Walk<'_> {
     }
 
     async fn document(&self, descriptor: &Descriptor) -> Result<Bytes, Error> {
-        if let Some(bytes) = self.stored(descriptor) {
+        if let Some(bytes) = self.stored(descriptor).await {
             return Ok(bytes);
         }
         let bytes = self.source.document(descriptor).await?;
-        self.docs.put(&descriptor.digest, &bytes);
+        self.docs.put(&descriptor.digest, &bytes).await;
         Ok(bytes)
     }
 
     /// What the store has, if it is what it should be: the disk it comes from may lie too.
-    fn stored(&self, descriptor: &Descriptor) -> Option<Bytes> {
-        self.docs.get(&descriptor.digest).filter(|bytes| Digest::of(bytes) == descriptor.digest)
+    async fn stored(&self, descriptor: &Descriptor) -> Option<Bytes> {
+        self.docs.get(&descriptor.digest).await.filter(|bytes| Digest::of(bytes) == descriptor.digest)
     }
 }
 

@@ -9,8 +9,8 @@ use super::channel::lease_value;
 use super::error::found;
 use super::{CALL_TIMEOUT, COLLECT_TIMEOUT, Containerd, Result};
 use crate::api::leases::leases_client::LeasesClient;
-use crate::api::leases::{CreateRequest, DeleteRequest};
-use crate::limits::MAX_LEASE_MS;
+use crate::api::leases::{AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource};
+use crate::limits::{MAX_CONTAINERD_MESSAGE_BYTES, MAX_LEASE_MS};
 
 /// When the garbage collector may take the lease itself; RFC 3339.
 const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
@@ -35,6 +35,22 @@ impl Containerd {
         let mut client = LeasesClient::new(self.transport());
         let delete = client.delete(DeleteRequest { id: id.to_owned(), sync: synchronous });
         found(self.answer(|| format!("end the lease {id}"), deletion_timeout(synchronous), delete).await).map(drop)
+    }
+
+    /// The IDs of all leases of the namespace.
+    pub async fn leases(&self) -> Result<Vec<String>> {
+        let mut client = LeasesClient::new(self.transport()).max_decoding_message_size(MAX_CONTAINERD_MESSAGE_BYTES);
+        let list = client.list(ListRequest::default());
+        let answer = self.answer(|| "list the leases".to_owned(), CALL_TIMEOUT, list).await?;
+        Ok(answer.leases.into_iter().map(|lease| lease.id).collect())
+    }
+
+    /// Has the lease `lease` hold a snapshot that is there already.
+    pub async fn hold_snapshot(&self, lease: &str, snapshotter: &str, name: &str) -> Result<()> {
+        let resource = Resource { id: name.to_owned(), r#type: format!("snapshots/{snapshotter}") };
+        let mut client = LeasesClient::new(self.transport());
+        let add = client.add_resource(AddResourceRequest { id: lease.to_owned(), resource: Some(resource) });
+        self.answer(|| format!("hold the snapshot {name}"), CALL_TIMEOUT, add).await.map(drop)
     }
 }
 

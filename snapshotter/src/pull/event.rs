@@ -57,6 +57,8 @@ pub enum Outcome {
     AlreadyExists,
     /// The snapshotter serves it; what it was opened by, where the snapshotter says so.
     Lazy(Option<OpenedBy>),
+    /// Its blob was fetched into containerd's content store.
+    Fetched,
     /// It was fetched and unpacked, as with any snapshotter that only stores.
     Unpacked,
     /// The snapshotter declined to serve it, for this reason, so it was fetched and unpacked.

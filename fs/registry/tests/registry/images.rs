@@ -16,17 +16,18 @@ struct Memory {
     resolved: Mutex<HashMap<String, Descriptor>>,
 }
 
+#[async_trait::async_trait]
 impl DocumentStore for Memory {
-    fn get(&self, digest: &Digest) -> Option<Bytes> {
+    async fn get(&self, digest: &Digest) -> Option<Bytes> {
         self.documents.lock().unwrap().get(digest).cloned()
     }
-    fn put(&self, digest: &Digest, bytes: &[u8]) {
+    async fn put(&self, digest: &Digest, bytes: &[u8]) {
         self.documents.lock().unwrap().insert(*digest, Bytes::copy_from_slice(bytes));
     }
-    fn resolved(&self, reference: &str) -> Option<Descriptor> {
+    async fn resolved(&self, reference: &str) -> Option<Descriptor> {
         self.resolved.lock().unwrap().get(reference).cloned()
     }
-    fn set_resolved(&self, reference: &str, descriptor: &Descriptor) {
+    async fn set_resolved(&self, reference: &str, descriptor: &Descriptor) {
         self.resolved.lock().unwrap().insert(reference.to_owned(), descriptor.clone());
     }
 }
