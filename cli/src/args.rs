@@ -1,6 +1,5 @@
 //! The command line, as data. What it means is in the commands' own files.
 
-#[allow(dead_code, reason = "for commands whose other half is being made")]
 mod login;
 mod pull;
 mod store;
@@ -11,9 +10,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use snap_registry::{Platform, Reference};
 
-#[allow(unused_imports, reason = "for commands whose other half is being made")]
 pub(crate) use login::{LoginArgs, LogoutArgs};
-#[allow(unused_imports, reason = "for commands whose other half is being made")]
 pub(crate) use pull::{ContainerdArgs, FetchArgs, ImageName, Progress, PullArgs};
 pub(crate) use store::{CacheArgs, CacheCommand, DumpArgs, IndexArgs, IndexCommand, find_digest};
 
@@ -58,6 +55,8 @@ pub(crate) enum Command {
     Umount(UmountArgs),
     Pull(Box<PullArgs>),
     Fetch(Box<FetchArgs>),
+    Login(LoginArgs),
+    Logout(LogoutArgs),
     Serve(ServeArgs),
     Status(StatusArgs),
     Inspect(InspectArgs),

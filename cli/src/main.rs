@@ -18,12 +18,12 @@ mod index_dump;
 mod inspect;
 mod limits;
 mod log;
+mod login;
 mod mount;
 mod mount_table;
 mod overlay;
 mod process;
 mod progress;
-#[allow(dead_code, reason = "for commands whose other half is being made")]
 mod prompt;
 mod pull;
 mod report;
@@ -64,6 +64,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Mount(args) => return mount(args, cli.as_daemon),
         Command::Pull(args) => return wait_with_threads(pull::pull(args))?,
         Command::Fetch(args) => return wait_with_threads(fetch::fetch(args))?,
+        Command::Login(args) => return login::login(args),
+        Command::Logout(args) => login::logout(args)?,
         Command::Serve(args) => return service::serve(args),
         Command::Umount(args) => umount::umount(args)?,
         Command::Status(args) => status::status(args)?,

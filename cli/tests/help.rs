@@ -5,12 +5,14 @@
 use std::path::Path;
 use std::process::Command;
 
-const PAGES: [(&str, &[&str]); 14] = [
+const PAGES: [(&str, &[&str]); 16] = [
     ("snap", &[]),
     ("mount", &["mount"]),
     ("umount", &["umount"]),
     ("pull", &["pull"]),
     ("fetch", &["fetch"]),
+    ("login", &["login"]),
+    ("logout", &["logout"]),
     ("serve", &["serve"]),
     ("status", &["status"]),
     ("inspect", &["inspect"]),

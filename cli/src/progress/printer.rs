@@ -162,7 +162,7 @@ impl<W: Write> Printer<W> {
     /// Prints talk that is no part of docker's stream: its client's, and ours.
     pub(crate) fn say(&mut self, text: &str) -> io::Result<()> {
         match self.form {
-            Form::Quiet | Form::Json => Ok(()),
+            Form::Quiet | Form::Json => self.leave(),
             Form::Plain | Form::Live(_) => self.message(None, text),
         }
     }
