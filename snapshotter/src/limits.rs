@@ -125,6 +125,13 @@ pub const CONTENT_COMMIT_TIMEOUT_MS: u64 = 15 * 60_000;
 /// How long containerd may take to prepare a snapshot, in milliseconds: the snapshotter may read the whole layer for it.
 pub const SNAPSHOT_PREPARE_TIMEOUT_MS: u64 = 60 * 60_000;
 
+/// How long a snapshotter is waited for that containerd does not reach, in milliseconds. It may be restarting, and containerd tries to
+/// connect no more often than every 3 to 4 seconds.
+pub const SNAPSHOTTER_AWAY_MS: u64 = 10_000;
+
+/// Pause between two calls to a snapshotter that is away, in milliseconds.
+pub const SNAPSHOTTER_AWAY_POLL_MS: u64 = 250;
+
 /// How long containerd may take to unpack one layer, in milliseconds.
 pub const LAYER_APPLY_TIMEOUT_MS: u64 = 60 * 60_000;
 

@@ -72,6 +72,19 @@ pub enum ContainerdError {
         /// Its reason.
         reason: String,
     },
+    /// containerd does not reach the snapshotter.
+    #[error(
+        "cannot {doing}: the snapshotter {snapshotter} is not there: containerd says: {reason}\nhint: does its service run? That of snap is \
+         snap serve"
+    )]
+    NoSnapshotter {
+        /// What was tried, as a verb and its object.
+        doing: String,
+        /// Its name.
+        snapshotter: String,
+        /// containerd's reason.
+        reason: String,
+    },
     /// The connection ended, or could not be made again after it had.
     #[error("cannot {doing}: containerd at {} has gone: {reason}\nhint: is containerd running?", path.display())]
     Gone {
@@ -155,8 +168,8 @@ impl ContainerdError {
             Self::Call { code: Code::AlreadyExists, .. } => ContainerdErrorKind::AlreadyExists,
             Self::Busy { .. } => ContainerdErrorKind::Busy,
             Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => ContainerdErrorKind::WrongBytes,
-            // containerd answers so for a snapshotter behind it that is not there.
             Self::Call { code: Code::Unavailable, .. }
+            | Self::NoSnapshotter { .. }
             | Self::NotThere { .. }
             | Self::Connect { .. }
             | Self::Gone { .. }

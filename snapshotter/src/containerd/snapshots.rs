@@ -1,16 +1,33 @@
 //! Snapshots of one of containerd's snapshotters.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Response, Status};
 
 use super::error::found;
 use super::{CALL_TIMEOUT, Containerd, ContainerdError, ContainerdErrorKind, Mount, Result, Transport, required};
 use crate::api::snapshots as api;
 use crate::api::snapshots::snapshots_client::SnapshotsClient;
-use crate::limits::{MAX_CONTAINERD_MESSAGE_BYTES, MAX_LISTED_SNAPSHOTS, SNAPSHOT_PREPARE_TIMEOUT_MS};
+use crate::limits::{
+    MAX_CONTAINERD_MESSAGE_BYTES, MAX_LISTED_SNAPSHOTS, SNAPSHOT_PREPARE_TIMEOUT_MS, SNAPSHOTTER_AWAY_MS, SNAPSHOTTER_AWAY_POLL_MS,
+};
 pub use crate::record::Kind as SnapshotKind;
 
 const PREPARE_TIMEOUT: Duration = Duration::from_millis(SNAPSHOT_PREPARE_TIMEOUT_MS);
+const AWAY: Duration = Duration::from_millis(SNAPSHOTTER_AWAY_MS);
+const AWAY_POLL: Duration = Duration::from_millis(SNAPSHOTTER_AWAY_POLL_MS);
+/// How what containerd's gRPC library says begins where it cannot connect to a snapshotter, or loses the connection. A snapshotter's own
+/// reason to be of no use for the moment begins otherwise.
+const CONNECTION_LOST: [&str; 7] = [
+    "connection error: ",
+    "connection closed",
+    "error reading from server",
+    "transport is closing",
+    "the connection is draining",
+    "closing transport due to",
+    "keepalive ping failed",
+];
 
 /// One of containerd's snapshotters. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -62,8 +79,8 @@ impl Snapshots {
     pub async fn stat(&self, name: &str) -> Result<Option<SnapshotInfo>> {
         let doing = || format!("read the snapshot {name}");
         let request = api::StatSnapshotRequest { snapshotter: self.snapshotter.clone(), key: name.to_owned() };
-        let stat = async { self.client().stat(request).await };
-        let Some(answer) = found(self.containerd.answer(doing, CALL_TIMEOUT, stat).await)? else { return Ok(None) };
+        let stat = async || self.client().stat(request.clone()).await;
+        let Some(answer) = found(self.answer(doing, CALL_TIMEOUT, stat).await)? else { return Ok(None) };
         let info = required(answer.info, "no snapshot", doing)?;
         SnapshotInfo::of(info).map(Some).map_err(|problem| ContainerdError::BadAnswer { doing: doing(), problem })
     }
@@ -76,8 +93,8 @@ impl Snapshots {
             parent: parent.unwrap_or_default().to_owned(),
             labels: labels.clone(),
         };
-        let prepare = async { self.client().prepare(request).await };
-        match self.containerd.answer(|| format!("prepare the snapshot {key}"), PREPARE_TIMEOUT, prepare).await {
+        let prepare = async || self.client().prepare(request.clone()).await;
+        match self.answer(|| format!("prepare the snapshot {key}"), PREPARE_TIMEOUT, prepare).await {
             Err(error) if error.kind() == ContainerdErrorKind::AlreadyExists => Ok(Prepared::AlreadyExists),
             prepared => prepared.map(|answer| Prepared::Mounts(answer.mounts)),
         }
@@ -93,8 +110,8 @@ impl Snapshots {
             parent: String::new(),
         };
         // It may have to sync all that was unpacked.
-        let commit = async { self.client().commit(request).await };
-        match self.containerd.answer(|| format!("commit the snapshot {name}"), PREPARE_TIMEOUT, commit).await {
+        let commit = async || self.client().commit(request.clone()).await;
+        match self.answer(|| format!("commit the snapshot {name}"), PREPARE_TIMEOUT, commit).await {
             Err(error) if error.kind() == ContainerdErrorKind::AlreadyExists => Ok(Committed::AlreadyExists),
             committed => committed.map(|()| Committed::Done),
         }
@@ -103,8 +120,8 @@ impl Snapshots {
     /// Removes the snapshot `key`, if there is one. One that others stand on is not removed.
     pub async fn remove(&self, key: &str) -> Result<()> {
         let request = api::RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: key.to_owned() };
-        let remove = async { self.client().remove(request).await };
-        found(self.containerd.answer(|| format!("remove the snapshot {key}"), CALL_TIMEOUT, remove).await).map(drop)
+        let remove = async || self.client().remove(request.clone()).await;
+        found(self.answer(|| format!("remove the snapshot {key}"), CALL_TIMEOUT, remove).await).map(drop)
     }
 
     /// How the active snapshot or view `key` is mounted.
@@ -134,9 +151,39 @@ impl Snapshots {
         Ok(listed)
     }
 
+    /// Makes a call that is to do `doing`, again and again for a while where the snapshotter behind containerd is not there: it may be
+    /// about to come back, of which containerd takes notice only every few seconds.
+    async fn answer<T>(
+        &self,
+        doing: impl Fn() -> String + Copy,
+        limit: Duration,
+        call: impl AsyncFn() -> std::result::Result<Response<T>, Status>,
+    ) -> Result<T> {
+        let mut deadline = None;
+        loop {
+            match self.containerd.answer(doing, limit, call()).await {
+                Err(ContainerdError::Call { code: Code::Unavailable, reason, .. }) if is_away(&reason) => {
+                    if deadline.is_none() {
+                        tracing::warn!(snapshotter = self.snapshotter, reason, "the snapshotter is not there; it is waited for");
+                    }
+                    if Instant::now() >= *deadline.get_or_insert_with(|| Instant::now() + AWAY) {
+                        return Err(ContainerdError::NoSnapshotter { doing: doing(), snapshotter: self.snapshotter.clone(), reason });
+                    }
+                    tokio::time::sleep(AWAY_POLL).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     fn client(&self) -> SnapshotsClient<Transport> {
         SnapshotsClient::new(self.containerd.transport()).max_decoding_message_size(MAX_CONTAINERD_MESSAGE_BYTES)
     }
+}
+
+/// Whether nobody has answered containerd.
+fn is_away(reason: &str) -> bool {
+    CONNECTION_LOST.iter().any(|lost| reason.starts_with(lost))
 }
 
 impl SnapshotInfo {
