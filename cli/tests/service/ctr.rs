@@ -21,7 +21,6 @@ pub(crate) enum Pull {
     /// `ctr-remote images rpull`.
     Rpull,
     /// `snap pull`; what follows is done by `ctr`.
-    #[expect(dead_code, reason = "the command is still to come")]
     Snap,
 }
 
@@ -86,6 +85,17 @@ impl<'c, 'm> Ctr<'c, 'm> {
             succeed(self.snapshots().args(["rm", key]));
         }
         names(&difference)
+    }
+
+    /// Every file of a snapshot, with all that is known of it, and the hashes of what they hold.
+    pub(crate) fn files_of(&self, snapshot: &str) -> String {
+        const LIST: &str = "cd \"$0\" && export LC_ALL=C && find . -mindepth 1 ! -type d -printf '%p %y %m %U:%G %n %s %T@ %l\\n' -o \
+            -printf '%p %y %m %U:%G %T@\\n' | sort && find . -type f -print0 | sort --zero-terminated | xargs --null sha256sum";
+        succeed(self.snapshots().args(["prepare", "looked-at", snapshot]));
+        let mut listed = String::new();
+        self.mounted("looked-at", |root| listed = stdout(Command::new("/bin/sh").args(["-c", LIST]).arg(root)));
+        succeed(self.snapshots().args(["rm", "looked-at"]));
+        listed
     }
 
     /// Leaves it to the caller to wait for the end.

@@ -3,6 +3,7 @@
 
 mod ledger;
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -32,6 +33,8 @@ struct State {
     obstacles: Obstacles,
     /// What is answered here to those requests that have the text in their target.
     answers: Vec<(String, Answer)>,
+    /// What passes of requests that have one of these in their target is changed.
+    spoiled: Vec<String>,
     ledger: Ledger,
 }
 
@@ -42,6 +45,8 @@ struct Obstacles {
     allowed_bytes: Option<usize>,
     /// Requests with one of these in their target wait.
     held: Vec<String>,
+    /// Bytes that may still pass before an answer breaks off, once for each.
+    breaks_after: VecDeque<usize>,
     /// Someone waits.
     holding: bool,
 }
@@ -89,6 +94,16 @@ impl Door {
         self.way.change(|state| state.obstacles.held.push(text.to_owned()));
     }
 
+    /// After so many more bytes the connection breaks whose turn it is; after as many as come next, again.
+    pub(crate) fn break_after(&self, bytes: impl IntoIterator<Item = usize>) {
+        self.way.change(|state| state.obstacles.breaks_after = bytes.into_iter().collect());
+    }
+
+    /// How many connections are still to be broken.
+    pub(crate) fn breaks_left(&self) -> usize {
+        self.way.state().obstacles.breaks_after.len()
+    }
+
     /// Waits until an answer waits.
     pub(crate) fn wait_holding(&self) {
         drop(self.way.changed.wait_while(self.way.state(), |state| !state.obstacles.holding).unwrap());
@@ -97,6 +112,19 @@ impl Door {
     /// Answers requests with a text in their path or query in the registry's place. Of several that fit, the one given last.
     pub(crate) fn answer(&self, text: &str, answer: Answer) {
         self.way.change(|state| state.answers.insert(0, (text.to_owned(), answer)));
+    }
+
+    /// Every byte of the answers to such requests is changed as it passes.
+    pub(crate) fn spoil(&self, text: &str) {
+        self.way.change(|state| state.spoiled.push(text.to_owned()));
+    }
+
+    /// From now on the registry itself answers, and nothing is changed.
+    pub(crate) fn be_honest(&self) {
+        self.way.change(|state| {
+            state.answers.clear();
+            state.spoiled.clear();
+        });
     }
 
     /// Every request so far, in the order of their arrival.
@@ -184,13 +212,17 @@ impl Way {
         let answer = if length.is_some() { answer.without("connection") } else { answer.with("connection", "close") };
         self.let_through(&mut answer.bytes().as_slice(), client, |_| {})?;
         let passed = self.let_through(&mut answers.take(length.unwrap_or(u64::MAX)), client, |bytes| {
-            self.state().ledger.pass(&target, bytes);
+            let mut state = self.state();
+            state.ledger.pass(&target, bytes.len() as u64);
+            if state.spoiled.iter().any(|text| target.contains(text)) {
+                bytes.iter_mut().for_each(|byte| *byte = !*byte);
+            }
         })?;
         (length == Some(passed)).then_some(())
     }
 
     /// Passes on what comes until its end; how many bytes that were. None where the door is shut or the client is gone.
-    fn let_through(&self, from: &mut impl Read, mut to: &TcpStream, note: impl Fn(u64)) -> Option<u64> {
+    fn let_through(&self, from: &mut impl Read, mut to: &TcpStream, note: impl Fn(&mut [u8])) -> Option<u64> {
         let (mut buffer, mut passed) = (vec![0; BUFFER_BYTES], 0);
         loop {
             let read = from.read(&mut buffer).ok()?;
@@ -201,19 +233,29 @@ impl Way {
                 return None;
             }
             // First: whoever has the last byte may look.
-            note(read as u64);
+            note(&mut buffer[..read]);
             to.write_all(&buffer[..read]).ok()?;
             passed += read as u64;
         }
     }
 
-    /// Whether so many bytes may pass; waits where they may not yet.
+    /// Whether so many bytes may pass, or this is where they break off; waits where they may not yet.
     fn may_pass(&self, bytes: usize) -> bool {
         let mut state = self.state();
         while !state.obstacles.shut && state.obstacles.allowed_bytes.is_some_and(|allowed| allowed < bytes) {
             state = self.wait(state);
         }
-        state.obstacles.allowed_bytes = state.obstacles.allowed_bytes.map(|allowed| allowed - bytes);
+        // Those that the shutting of the door has woken may still lack some.
+        state.obstacles.allowed_bytes = state.obstacles.allowed_bytes.map(|allowed| allowed.saturating_sub(bytes));
+        if let Some(left) = state.obstacles.breaks_after.front_mut() {
+            match left.checked_sub(bytes) {
+                Some(less) => *left = less,
+                None => {
+                    state.obstacles.breaks_after.pop_front();
+                    return false;
+                }
+            }
+        }
         !state.obstacles.shut
     }
 }

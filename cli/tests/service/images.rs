@@ -58,6 +58,11 @@ impl TestImage {
         self.manifest()["layers"].as_array().unwrap().iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Of all layers together.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.manifest()["layers"].as_array().unwrap().iter().map(|layer| layer["size"].as_u64().unwrap()).sum()
+    }
+
     pub(crate) fn config(&self) -> Value {
         serde_json::from_slice(&self.blob(self.manifest()["config"]["digest"].as_str().unwrap())).unwrap()
     }

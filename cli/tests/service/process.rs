@@ -81,6 +81,14 @@ impl Process {
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
 
+    /// Waits for the end; how it ended, and all it wrote.
+    #[track_caller]
+    pub(crate) fn wait_saying(self) -> (ExitStatus, String) {
+        let log = self.log.clone();
+        let status = self.wait();
+        (status, std::fs::read_to_string(log).unwrap())
+    }
+
     /// Sends a signal and waits for the end.
     #[track_caller]
     pub(crate) fn end(self, signal: Signal) -> ExitStatus {

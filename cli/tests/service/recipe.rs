@@ -66,6 +66,12 @@ impl<'r> Recipe<'r> {
         self
     }
 
+    /// One more variable of the environment: `NAME=value`.
+    pub(crate) fn variable(mut self, variable: &str) -> Self {
+        self.config["config"]["Env"].as_array_mut().unwrap().push(json!(variable));
+        self
+    }
+
     /// Says that it is for a machine of this kind, whatever is in it.
     pub(crate) fn architecture(mut self, architecture: &str) -> Self {
         self.config["architecture"] = json!(architecture);

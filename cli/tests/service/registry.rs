@@ -1,4 +1,4 @@
-//! A registry of a test's own, with the images of the one that all share: what it asks of its clients can differ, and change.
+//! A registry of a test's own, as a rule with the images of the one that all share: what it asks of its clients can differ, and change.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use crate::token_server::TokenServer;
 
 pub(crate) struct Registry {
     dir: TempDir,
+    storage: PathBuf,
     /// `HOST:PORT`.
     pub(crate) address: String,
 }
@@ -39,9 +40,19 @@ impl Registry {
         Self::start_with(&["--lenient".into()])
     }
 
-    fn start_with(arguments: &[OsString]) -> Self {
+    /// One that has nothing, and takes and gives anything from and to everyone.
+    pub(crate) fn empty() -> Self {
         let dir = tempfile::tempdir_in(scratch_parent()).unwrap();
-        let mut registry = Self { dir, address: "127.0.0.1:0".to_owned() };
+        let storage = dir.path().join("storage");
+        Self::start_in(dir, storage, &[])
+    }
+
+    fn start_with(arguments: &[OsString]) -> Self {
+        Self::start_in(tempfile::tempdir_in(scratch_parent()).unwrap(), shared_storage(), arguments)
+    }
+
+    fn start_in(dir: TempDir, storage: PathBuf, arguments: &[OsString]) -> Self {
+        let mut registry = Self { dir, storage, address: "127.0.0.1:0".to_owned() };
         registry.run(arguments);
         registry
     }
@@ -59,7 +70,7 @@ impl Registry {
     fn run(&mut self, arguments: &[OsString]) {
         let port = self.address.rsplit_once(':').unwrap().1.to_owned();
         let mut command = self.script("start");
-        command.args(["--port", &port, "--storage"]).arg(shared_storage()).args(arguments);
+        command.args(["--port", &port, "--storage"]).arg(&self.storage).args(arguments);
         stdout(&mut command).trim().clone_into(&mut self.address);
     }
 

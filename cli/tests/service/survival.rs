@@ -24,10 +24,10 @@ const LIFE_MAX: Duration = Duration::from_millis(150);
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
 /// One line with the hash of every file's hash; what the daemon and runc put into a root is left out. Fails as soon as any read does.
-const HASH: &str = "set -o pipefail; cd /; find bin/ etc/ opt/ usr/ var/ -type f ! -path etc/hosts ! -path etc/hostname \
+pub(crate) const HASH: &str = "set -o pipefail; cd /; find bin/ etc/ opt/ usr/ var/ -type f ! -path etc/hosts ! -path etc/hostname \
     ! -path etc/resolv.conf -print0 | LC_ALL=C sort --zero-terminated | xargs --null sha256sum | sha256sum";
 
-fn expected_hash(image: &TestImage) -> String {
+pub(crate) fn expected_hash(image: &TestImage) -> String {
     stdout(Command::new("chroot").arg(&image.tree).args(["/bin/bash", "-c", HASH]))
 }
 
@@ -93,10 +93,11 @@ fn await_a_moment(serve: &Serve<'_>, random: &mut Random) {
 }
 
 /// A generator of Marsaglia's (xorshift64), good enough to choose moments.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn fraction(&mut self) -> f64 {
+    /// At least 0, less than 1.
+    pub(crate) fn fraction(&mut self) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
