@@ -74,7 +74,7 @@ impl Puller {
     }
 
     async fn stored(&self, reference: &RegistryReference) -> Result<(ImageRecord, Arc<Image>), PullError> {
-        let name = reference.digest().map_or_else(|| reference.to_string(), |digest| reference.at_digest(digest).to_string());
+        let name = reference.decisive().to_string();
         let Some(record) = self.containerd.image(&name).await? else {
             return Err(PullError::NoImage { name: reference.familiar(), namespace: self.containerd.namespace().to_owned() });
         };
