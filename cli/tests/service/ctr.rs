@@ -21,7 +21,6 @@ pub(crate) enum Pull {
     /// `ctr-remote images rpull`.
     Rpull,
     /// `snap pull`; what follows is done by `ctr`.
-    #[expect(dead_code, reason = "the command is still to come")]
     Snap,
 }
 
@@ -96,7 +95,7 @@ impl<'c, 'm> Ctr<'c, 'm> {
 
     fn pull_command(&self, reference: &str) -> Command {
         let mut command = match self.pull {
-            Pull::Snap => return SnapPull::new(self.containerd, self.namespace).command(&["--plain-http", reference]),
+            Pull::Snap => return SnapPull::new(self.containerd, self.namespace).command(&[reference]),
             Pull::Rpull => {
                 let mut command = self.machine().command("ctr-remote", &[self.containerd.bin()]);
                 command.arg("--address").arg(self.containerd.socket()).args(["--namespace", self.namespace(), "images", "rpull"]);

@@ -26,8 +26,16 @@ mod lazy;
 mod machine;
 mod plain;
 mod process;
-#[expect(dead_code, reason = "the command is still to come")]
 mod pull;
+mod pull_bench;
+mod pull_beside_ctr;
+mod pull_beside_docker;
+mod pull_events;
+mod pull_garbage;
+mod pull_lazily;
+mod pull_odd;
+mod pull_private;
+mod pull_references;
 mod reboot;
 mod recipe;
 mod registry;
