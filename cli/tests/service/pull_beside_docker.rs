@@ -14,15 +14,12 @@ use crate::scenes::{self, NESTED_TAG, PLATFORMS_TAG};
 use crate::stage::says;
 use crate::transcript::Transcript;
 
-/// Docker on one machine, and `snap pull` on others that pull the same.
-fn side_by_side(work: impl Fn(&Docker<'_, '_>, &PullBench<'_>)) {
-    for version in VERSIONS {
-        let (theirs, own) = (Machine::new(), Machine::new());
-        let containerd = Containerd::start(&theirs, Version::V2, Snapshotter::Overlayfs);
-        let docker = Docker::start(&containerd);
-        eprintln!("{version:?}");
-        work(&docker, &PullBench::start(&own, version, Snapshotter::Overlayfs));
-    }
+/// Docker on one machine, and `snap pull` on another.
+fn side_by_side(version: Version, work: impl FnOnce(&Docker<'_, '_>, &PullBench<'_>)) {
+    let (theirs, own) = (Machine::new(), Machine::new());
+    let containerd = Containerd::start(&theirs, Version::V2, Snapshotter::Overlayfs);
+    let docker = Docker::start(&containerd);
+    work(&docker, &PullBench::start(&own, version, Snapshotter::Overlayfs));
 }
 
 /// Both pull; what `snap pull` tells is what docker tells. Where docker says nothing of layers that it has, and something of others,
@@ -50,16 +47,18 @@ fn compare_tag(docker: &Docker<'_, '_>, bench: &PullBench<'_>, reference: &str) 
 #[test]
 fn the_same_is_told_of_an_image_that_comes_and_one_that_is_there() {
     let tiny = image("tiny", "gzip");
-    side_by_side(|docker, bench| {
-        for _ in 0..2 {
-            compare_tag(docker, bench, &tiny.reference);
-        }
-    });
+    for version in VERSIONS {
+        side_by_side(version, |docker, bench| {
+            for _ in 0..2 {
+                compare_tag(docker, bench, &tiny.reference);
+            }
+        });
+    }
 }
 
 #[test]
 fn the_same_is_told_where_a_tag_moves_and_layers_are_shared() {
-    side_by_side(|docker, bench| {
+    side_by_side(Version::V1_6, |docker, bench| {
         let machine = bench.containerd.machine.path().file_name().unwrap().to_str().unwrap().to_lowercase();
         let repository = Repository::new(image("tiny", "gzip").registry(), &format!("scenes/pull-beside-{machine}"));
         let moving = repository.tagged("moving");
@@ -79,7 +78,7 @@ fn the_same_is_told_of_indexes_and_digests() {
     let repository = scene.repository.reference();
     let index = scene.index["digest"].as_str().unwrap();
     let other = format!("linux/{}", scene.other.0);
-    side_by_side(|docker, bench| {
+    side_by_side(Version::V1_7, |docker, bench| {
         let tagged = scene.repository.tagged(PLATFORMS_TAG);
         compare_tag(docker, bench, &tagged);
         compare(docker, bench, &format!("fromImage={repository}&tag={PLATFORMS_TAG}&platform={other}"), &["--platform", &other, &tagged]);
@@ -92,7 +91,7 @@ fn the_same_is_told_of_indexes_and_digests() {
 fn the_same_is_told_of_odd_layers() {
     let registry = Registry::lenient();
     let scenes = [scenes::foreign_layer(&registry), scenes::repeated_layer(), scenes::many_layers(40)];
-    side_by_side(|docker, bench| {
+    side_by_side(Version::V2, |docker, bench| {
         for scene in &scenes {
             compare_tag(docker, bench, &scene.reference);
         }
@@ -108,7 +107,7 @@ fn the_same_is_printed() {
     let both = format!("{}@{}", published.reference, published.digest());
     // docker's last line repeats what it was given. The image has no such name.
     let named = |theirs: &str| theirs.replace(&format!("{both}\n"), &format!("{by_digest}\n"));
-    side_by_side(|docker, bench| {
+    side_by_side(Version::V1_7, |docker, bench| {
         let snap = SnapPull::new(&bench.containerd, docker.namespace());
         for reference in [&repository.reference(), &published.reference, &by_digest, &both] {
             let theirs = stdout(&mut docker.command(&["pull", reference]));

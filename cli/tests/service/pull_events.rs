@@ -1,10 +1,9 @@
 //! containerd tells everyone of the image, as it does whoever pulls it.
 
-use crate::containerd::{Containerd, Snapshotter};
+use crate::containerd::Containerd;
 use crate::images::image;
-use crate::machine::Machine;
 use crate::process::{Process, succeed, wait_until};
-use crate::pull_bench::{NAMESPACE, PullBench, VERSIONS};
+use crate::pull_bench::{NAMESPACE, each_containerd};
 
 /// `ctr events`, from now on.
 fn listen(containerd: &Containerd<'_>) -> Process {
@@ -30,15 +29,11 @@ fn topics(listening: &Process, name: &str) -> Vec<String> {
 #[test]
 fn the_image_is_created_and_then_updated() {
     let tiny = image("tiny", "gzip");
-    for version in VERSIONS {
-        for snapshotter in [Snapshotter::Overlayfs, Snapshotter::Snap] {
-            let machine = Machine::new();
-            let bench = PullBench::start(&machine, version, snapshotter);
-            let listening = listen(&bench.containerd);
-            bench.pull(&[&tiny.reference]);
-            wait_until("it is created", || topics(&listening, &tiny.reference) == ["/images/create"]);
-            bench.pull(&[&tiny.reference]);
-            wait_until("it is updated", || topics(&listening, &tiny.reference) == ["/images/create", "/images/update"]);
-        }
-    }
+    each_containerd(|bench| {
+        let listening = listen(&bench.containerd);
+        bench.pull(&[&tiny.reference]);
+        wait_until("it is created", || topics(&listening, &tiny.reference) == ["/images/create"]);
+        bench.pull(&[&tiny.reference]);
+        wait_until("it is updated", || topics(&listening, &tiny.reference) == ["/images/create", "/images/update"]);
+    });
 }

@@ -2,7 +2,7 @@
 
 use crate::containerd::Snapshotter;
 use crate::machine::Machine;
-use crate::pull_bench::{NAMESPACE, PullBench, VERSIONS, everywhere, id, newer, up_to_date};
+use crate::pull_bench::{NAMESPACE, PullBench, VERSIONS, each_containerd, everywhere, id, newer, up_to_date};
 use crate::registry::Registry;
 use crate::scenes;
 
@@ -89,7 +89,7 @@ fn layers_above_a_declined_one_are_mounted() {
 #[test]
 fn a_layer_twice_and_many_layers() {
     let scenes = [(scenes::repeated_layer(), "twice"), (scenes::many_layers(40), "many")];
-    everywhere(|bench| {
+    each_containerd(|bench| {
         for (scene, said) in &scenes {
             let told = bench.pull(&[&scene.reference]);
             assert!(told.ids().contains(&id(scene.layers.last().unwrap())));

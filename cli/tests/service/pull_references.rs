@@ -2,7 +2,7 @@
 
 use crate::door::Door;
 use crate::images::image;
-use crate::pull_bench::{NAMESPACE, PullBench, everywhere, id, newer, up_to_date};
+use crate::pull_bench::{NAMESPACE, PullBench, each_containerd, everywhere, id, newer, up_to_date};
 use crate::repository::Repository;
 use crate::scenes::{self, NESTED_TAG, PLATFORMS_TAG, TAGS};
 
@@ -11,7 +11,7 @@ fn a_name_alone_means_latest() {
     let repository = Repository::new(image("tiny", "gzip").registry(), "scenes/pull-latest");
     let latest = scenes::saying("latest", &repository).publish(Some("latest"));
     let none = scenes::several_tags("pull-no-latest");
-    everywhere(|bench| {
+    each_containerd(|bench| {
         let said = bench.snap().run(&[&repository.reference()]).well();
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(lines[..2], ["Using default tag: latest", "latest: Pulling from scenes/pull-latest"]);
@@ -34,7 +34,7 @@ fn a_name_alone_means_latest() {
 #[test]
 fn quiet_prints_names_alone() {
     let tiny = image("tiny", "gzip");
-    everywhere(|bench| {
+    each_containerd(|bench| {
         let other = image("tiny", "zstd");
         let said = bench.snap().run(&["--quiet", &tiny.reference, &other.reference]).well();
         assert_eq!(said, format!("{}\n{}\n", tiny.reference, other.reference));
@@ -46,7 +46,7 @@ fn a_digest_names_the_same_for_ever() {
     let repository = Repository::new(image("tiny", "gzip").registry(), "scenes/pull-digest");
     let old = scenes::saying("old", &repository).publish(Some("moving"));
     scenes::saying("new", &repository).publish(Some("moving"));
-    everywhere(|bench| {
+    each_containerd(|bench| {
         let by_digest = format!("{}@{}", repository.reference(), old.digest());
         let told = bench.pull(&[&by_digest]);
         assert_eq!(told.ids()[0], by_digest);
@@ -64,7 +64,7 @@ fn a_digest_names_the_same_for_ever() {
 
 #[test]
 fn a_tag_moves_and_comes_back() {
-    everywhere(|bench| {
+    each_containerd(|bench| {
         let name = format!("pull-moving-{}", bench.containerd.machine.path().file_name().unwrap().to_str().unwrap().to_lowercase());
         let repository = Repository::new(image("tiny", "gzip").registry(), &format!("scenes/{name}"));
         let reference = repository.tagged("moving");
@@ -132,7 +132,7 @@ fn an_index_has_an_image_for_each_platform() {
 fn an_attestation_is_no_image() {
     let scene = scenes::platforms();
     let attestation = format!("{}@{}", scene.repository.reference(), scene.attestation["digest"].as_str().unwrap());
-    everywhere(|bench| {
+    each_containerd(|bench| {
         let complained = bench.fail(&[&attestation]);
         assert!(complained.contains("cannot unpack the layer") && complained.contains("application/vnd.in-toto+json"), "{complained}");
         assert_eq!(bench.images(), [].into());
@@ -174,7 +174,7 @@ fn all_tags_are_pulled_but_an_invalid_one() {
 #[test]
 fn a_repository_that_does_not_exist() {
     let missing = format!("{}/scenes/pull-missing", image("tiny", "gzip").registry());
-    everywhere(|bench| {
+    each_containerd(|bench| {
         // Of a tag, this registry says no more than that there is no such image.
         let complained = bench.fail(&[&missing]);
         assert!(complained.starts_with(&format!("error: {missing} has no tag latest, and none was named\n")), "{complained}");
