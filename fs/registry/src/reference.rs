@@ -287,6 +287,9 @@ mod tests {
             ("ghcr.io/a/b/c-d__e.f:V1_2-3", "ghcr.io/a/b/c-d__e.f:V1_2-3"),
             ("a---b", "docker.io/library/a---b:latest"),
             ("UPPER.example/a", "upper.example/a:latest"),
+            ("DOCKER.IO/a", "docker.io/library/a:latest"),
+            // Only its capitals tell this host from a repository.
+            ("Registry/a", "Registry/a:latest"),
             ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest"),
             ("oci:/a/b", "oci:/a/b"),
