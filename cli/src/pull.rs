@@ -88,7 +88,7 @@ async fn pull_tags(puller: &Puller, repository: &RegistryReference, teller: &Tel
 /// Gives the image's name in full.
 async fn pull_reference(puller: &Puller, reference: &RegistryReference, teller: &Teller) -> Result<String, PullError> {
     let snap_snapshotter::pull::Pulled { name, digest, is_newer } = puller.pull(reference, telling(teller)).await?;
-    teller.pulled(Pulled { name: name.clone(), familiar: reference.familiar(), digest, is_newer });
+    teller.pulled(Pulled { name: name.clone(), familiar: reference.decisive().familiar(), digest, is_newer });
     Ok(name)
 }
 

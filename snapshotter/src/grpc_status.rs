@@ -14,8 +14,12 @@ pub(crate) fn status(error: &Error) -> Status {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        message.push_str(": ");
-        message.push_str(&error.to_string());
+        let text = error.to_string();
+        // Some errors say what caused them, too.
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
         cause = error.source();
     }
     message.truncate(message.floor_char_boundary(MAX_STATUS_BYTES));

@@ -19,11 +19,13 @@ pub(crate) const GID_MAPPING: &str = "containerd.io/snapshot/gidmapping";
 ///
 /// containerd shows it to every client, as all labels that begin with `containerd.io/snapshot/`.
 pub const OPENED_BY_LABEL: &str = "containerd.io/snapshot/snap.opened-by";
+/// On the same snapshot: the digest of the blob whose layer it shows. Another blob of the same content may have been asked for later.
+pub const LAYER_DIGEST_LABEL: &str = "containerd.io/snapshot/snap.layer-digest";
 /// On the active snapshot that is made where a layer is not served: why it is not, for people. Gone when the snapshot is committed, with the
 /// active snapshot's other labels.
 pub const DECLINED_LABEL: &str = "containerd.io/snapshot/snap.declined";
 /// What this snapshotter says itself. What clients say about them is not heard.
-const OWN_LABELS: [&str; 2] = [OPENED_BY_LABEL, DECLINED_LABEL];
+const OWN_LABELS: [&str; 3] = [OPENED_BY_LABEL, LAYER_DIGEST_LABEL, DECLINED_LABEL];
 
 /// How one family of clients says which image a layer belongs to.
 struct Dialect {
@@ -73,14 +75,15 @@ pub(crate) fn check_labels(mut labels: Labels) -> Result<Labels, Error> {
     Ok(labels)
 }
 
-/// Says on a served layer's snapshot how the layer was opened.
-pub(crate) fn say_opened_by(labels: &mut Labels, rung: Rung) {
+/// Says on a served layer's snapshot what it shows, and how that was opened.
+pub(crate) fn say_served(labels: &mut Labels, layer: &Digest, rung: Rung) {
     let value = match rung {
         Rung::LocalIndex => "local-index",
         Rung::Estargz => "estargz",
         Rung::StreamingPass => "streaming-pass",
     };
     labels.insert(OPENED_BY_LABEL.to_owned(), value.to_owned());
+    labels.insert(LAYER_DIGEST_LABEL.to_owned(), layer.to_string());
 }
 
 /// Says on an ordinary snapshot why its layer is not served. A long reason is cut.
@@ -202,11 +205,12 @@ mod tests {
     #[test]
     fn what_the_snapshotter_says_of_a_snapshot_no_client_says_or_takes_back() {
         let mut kept = labels(&[("other", "1")]);
-        say_opened_by(&mut kept, Rung::Estargz);
+        say_served(&mut kept, &digest(1), Rung::Estargz);
         let given = labels(&[("other", "2"), (OPENED_BY_LABEL, "magic"), (DECLINED_LABEL, "never")]);
         let mut expected = check_labels(given.clone()).unwrap();
         assert_eq!(expected, labels(&[("other", "2")]));
         expected.insert(OPENED_BY_LABEL.to_owned(), "estargz".to_owned());
+        expected.insert(LAYER_DIGEST_LABEL.to_owned(), digest(1).to_string());
         for paths in [vec![], vec!["labels".to_owned()], vec!["labels.other".to_owned(), format!("labels.{OPENED_BY_LABEL}")]] {
             let mut updated = kept.clone();
             apply_update(&mut updated, &given, &paths).unwrap();

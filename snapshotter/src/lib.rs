@@ -58,7 +58,7 @@ mod turns;
 pub use cri_credentials::CriCredentials;
 pub use cri_proxy::CriProxy;
 pub use error::Error;
-pub use labels::{DECLINED_LABEL, OPENED_BY_LABEL};
+pub use labels::{DECLINED_LABEL, LAYER_DIGEST_LABEL, OPENED_BY_LABEL};
 pub use layers::{InUse, LayerUsage, Layers, LowerDirectory, OpenError, Opened, Run};
 pub use records::Records;
 pub use refusals::Refusal;

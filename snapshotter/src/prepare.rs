@@ -7,7 +7,7 @@ use snap_fs::WantedLayer;
 
 use crate::blocking::blocking;
 use crate::error::Error;
-use crate::labels::{SNAPSHOT_REF, say_declined, say_opened_by, wanted_layer};
+use crate::labels::{SNAPSHOT_REF, say_declined, say_served, wanted_layer};
 use crate::layers::OpenError;
 use crate::mounts::Mount;
 use crate::record::Kind;
@@ -96,7 +96,7 @@ impl Snapshotter {
             }
         };
         let mut labels = request.labels.clone();
-        say_opened_by(&mut labels, opened_by.into_inner().unwrap_or(opened.opened_by));
+        say_served(&mut labels, &opened.layer.digest, opened_by.into_inner().unwrap_or(opened.opened_by));
         let records = self.records.clone();
         let new = NewRecord {
             id: records.allocate_id(),

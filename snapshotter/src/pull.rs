@@ -94,7 +94,7 @@ pub struct Pulled {
     pub name: String,
     /// What the reference names: the digest of an index or a manifest.
     pub digest: Digest,
-    /// Whether the name stood for something else before, or for nothing.
+    /// Whether the name stood for something else before, or for nothing. A digest is no news where its repository has an image of it.
     pub is_newer: bool,
 }
 
@@ -124,14 +124,17 @@ impl Puller {
     /// # Errors
     /// See [`PullError`]. What was pulled until then stays for the next attempt, for a day.
     pub async fn pull(&self, reference: &RegistryReference, tell: Tell) -> Result<Pulled, PullError> {
-        // With both, the digest decides, and docker's own name for it has no tag.
-        let reference = &reference.digest().map_or_else(|| reference.clone(), |digest| reference.at_digest(digest));
+        let reference = &reference.decisive();
         let name = reference.to_string();
+        let before = self.before(reference, &name).await?;
+        let source = self.client.source(&Reference::Registry(reference.clone()))?;
+        let found = self.find(&*source, reference).await?;
+        // From here on there is something to keep.
         let lease = Lease::create(&self.containerd, &self.options.locks_dir, &name).await?;
         let containerd = self.containerd.with_lease(lease.id())?;
-        let before = containerd.image(&name).await?;
-        let source = self.client.source(&Reference::Registry(reference.clone()))?;
-        let found = self.documents(&containerd, &*source, reference).await?;
+        if let Found::Image(image) = &found {
+            documents::file(&containerd, image, reference).await?;
+        }
         let tag = reference.tag().map_or_else(|| name.clone(), str::to_owned);
         tell(Event::Resolved { repository: reference.repository().to_owned(), tag });
         let locks = self.locks(&containerd);
@@ -175,15 +178,25 @@ impl Puller {
         Ok(Pulled { name, digest, is_newer })
     }
 
-    /// What the reference names, its documents read from where they are. They are filed as soon as all of them are known.
-    async fn documents(&self, containerd: &Containerd, source: &dyn Source, reference: &RegistryReference) -> Result<Found, PullError> {
-        let docs = StoredDocuments(containerd.clone());
+    /// The image that the reference has meant until now. As docker sees it, a digest means whatever image of the repository has it.
+    async fn before(&self, reference: &RegistryReference, name: &str) -> Result<Option<ImageRecord>, PullError> {
+        let named = self.containerd.image(name).await?;
+        let (None, Some(digest)) = (&named, reference.digest()) else { return Ok(named) };
+        let mut same = self.containerd.images(&[format!("target.digest=={digest}")]).await?;
+        let is_of_repository = |image: &ImageRecord| match image.name.parse() {
+            Ok(Reference::Registry(other)) => (other.host(), other.repository()) == (reference.host(), reference.repository()),
+            _ => false,
+        };
+        same.retain(is_of_repository);
+        Ok(same.pop())
+    }
+
+    /// What the reference names, its documents read from where they are.
+    async fn find(&self, source: &dyn Source, reference: &RegistryReference) -> Result<Found, PullError> {
+        let docs = StoredDocuments(self.containerd.clone());
         let found = async { resolve_image_at(source, &docs, &self.options.platform, source.resolve().await?).await };
         match found.await {
-            Ok(image) => {
-                documents::file(containerd, &image, reference).await?;
-                Ok(Found::Image(Arc::new(image)))
-            }
+            Ok(image) => Ok(Found::Image(Arc::new(image))),
             Err(Error::Schema1(found)) if self.options.allow_schema1 => Ok(Found::Schema1(found)),
             Err(Error::Schema1(_)) => Err(PullError::Schema1 { reference: reference.familiar() }),
             Err(error) => Err(denied(error, reference)),

@@ -106,7 +106,7 @@ impl<'c, 'm> Ctr<'c, 'm> {
 
     fn pull_command(&self, reference: &str) -> Command {
         let mut command = match self.pull {
-            Pull::Snap => return SnapPull::new(self.containerd, self.namespace).command(&["--plain-http", reference]),
+            Pull::Snap => return SnapPull::new(self.containerd, self.namespace).command(&[reference]),
             Pull::Rpull => {
                 let mut command = self.machine().command("ctr-remote", &[self.containerd.bin()]);
                 command.arg("--address").arg(self.containerd.socket()).args(["--namespace", self.namespace(), "images", "rpull"]);

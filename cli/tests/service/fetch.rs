@@ -15,11 +15,11 @@ use crate::images::{TestImage, image};
 use crate::machine::Machine;
 use crate::process::{stdout, succeed, wait_until};
 use crate::pull::SnapPull;
+use crate::pull_bench::VERSIONS;
 use crate::registry::Registry;
 use crate::serve::Serve;
 use crate::survival::{HASH, expected_hash};
 
-const VERSIONS: [Version; 3] = [Version::V1_6, Version::V1_7, Version::V2];
 /// So that nothing comes but what is read, or asked for.
 const NO_BACKGROUND: &str = "[fetch]\nbackground = false";
 const MOTD: &str = "Replaced by the second layer.\n";

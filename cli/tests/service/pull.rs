@@ -26,7 +26,7 @@ impl<'c, 'm> SnapPull<'c, 'm> {
     fn action(&self, action: &str, arguments: &[&str]) -> Command {
         let machine = self.containerd.machine;
         let mut command = machine.command(program(), &[]);
-        // Logins of whoever runs the tests are none of a test's.
+        // Logins of whoever runs the tests are none of a test's, nor are other tests' pulls.
         command.env("DOCKER_CONFIG", machine.disk("docker-config")).env("SNAP_STATE_DIR", machine.run("snap-state"));
         command.arg(action).arg("--address").arg(self.containerd.socket()).arg("--state").arg(machine.run("snap"));
         command.args(["--namespace", self.namespace, "--snapshotter", self.containerd.snapshotter.name()]).args(arguments);

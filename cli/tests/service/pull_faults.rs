@@ -11,9 +11,9 @@ use crate::door::{Answer, Door};
 use crate::images::{TestImage, image};
 use crate::machine::Machine;
 use crate::pull::SnapPull;
+use crate::pull_bench::{VERSIONS, everywhere};
 use crate::serve::Serve;
 
-const VERSIONS: [Version; 3] = [Version::V1_6, Version::V1_7, Version::V2];
 const MOTD: &str = "Replaced by the second layer.\n";
 
 /// Ways to serve a layer's blob wrongly.
@@ -51,29 +51,24 @@ fn assert_runs(containerd: &Containerd<'_>, reference: &str) {
 fn a_registry_that_lies() {
     let tiny = image("tiny", "gzip");
     let layer = &tiny.layers()[0];
-    for version in VERSIONS {
-        for snapshotter in [Snapshotter::Overlayfs, Snapshotter::Snap] {
-            let machine = Machine::new();
-            let _serve = (snapshotter == Snapshotter::Snap).then(|| Serve::start(&machine, ""));
-            let containerd = Containerd::start(&machine, version, snapshotter);
-            let pull = SnapPull::new(&containerd, "default");
-            for lie in LIES {
-                let door = Door::to(tiny.registry());
-                let reference = tiny.at(&door.address);
-                lie(&door, &tiny);
-                let spoken = pull.run(&[&reference]);
-                assert!(failed(&spoken).contains(layer), "{}", spoken.complained);
-                assert!(!spoken.said.contains("Status: "), "{}", spoken.said);
-                assert!(!containerd.blobs("default").contains(layer));
-                door.be_honest();
-                pull.run(&[&reference]).well();
-                pull.assert_tidy();
-                assert_runs(&containerd, &reference);
-                Ctr::new(&containerd, Pull::Snap).remove_image(&reference);
-                assert_eq!(containerd.snapshots("default"), [].into());
-            }
+    everywhere(|bench| {
+        let pull = bench.snap();
+        for lie in LIES {
+            let door = Door::to(tiny.registry());
+            let reference = tiny.at(&door.address);
+            lie(&door, &tiny);
+            let spoken = pull.run(&[&reference]);
+            assert!(failed(&spoken).contains(layer), "{}", spoken.complained);
+            assert!(!spoken.said.contains("Status: "), "{}", spoken.said);
+            assert!(!bench.containerd.blobs("default").contains(layer));
+            door.be_honest();
+            pull.run(&[&reference]).well();
+            pull.assert_tidy();
+            assert_runs(&bench.containerd, &reference);
+            bench.remove(&reference);
+            bench.assert_empty();
         }
-    }
+    });
 }
 
 /// A manifest or a configuration that is not what its digest says, and what is no manifest at all.

@@ -13,10 +13,10 @@ use crate::images::{TestImage, image};
 use crate::machine::Machine;
 use crate::process::{Process, stdout, wait_until};
 use crate::pull::SnapPull;
+use crate::pull_bench::VERSIONS;
 use crate::serve::Serve;
 use crate::survival::Random;
 
-const VERSIONS: [Version; 3] = [Version::V1_6, Version::V1_7, Version::V2];
 /// From its start to its end, at most: most of an undisturbed pull.
 const LIFE_MAX: Duration = Duration::from_millis(1000);
 /// What a pull of four layers may have asked for and not written: its ranges under way, and what it has sent ahead of each to containerd.

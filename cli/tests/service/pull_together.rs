@@ -1,28 +1,15 @@
 //! Several pulls at once: everything is fetched once, and each of them succeeds.
 
 use crate::client::Client;
-use crate::containerd::{Containerd, Snapshotter, Version};
+use crate::containerd::{Containerd, Snapshotter};
 use crate::ctr::{Ctr, Pull};
 use crate::door::{Door, Passed};
 use crate::images::{TestImage, image};
 use crate::machine::Machine;
 use crate::process::{Process, wait_until};
 use crate::pull::SnapPull;
+use crate::pull_bench::{VERSIONS, everywhere};
 use crate::scenes;
-use crate::serve::Serve;
-
-const VERSIONS: [Version; 3] = [Version::V1_6, Version::V1_7, Version::V2];
-
-/// With each containerd, with its own snapshotter and with ours.
-fn everywhere(mut work: impl FnMut(&Containerd<'_>)) {
-    for version in VERSIONS {
-        for snapshotter in [Snapshotter::Overlayfs, Snapshotter::Snap] {
-            let machine = Machine::new();
-            let _serve = (snapshotter == Snapshotter::Snap).then(|| Serve::start(&machine, ""));
-            work(&Containerd::start(&machine, version, snapshotter));
-        }
-    }
-}
 
 fn wait_said(pull: &Process, text: &str) {
     wait_until(&format!("it says {text:?}"), || pull.log().contains(text));
@@ -50,7 +37,8 @@ fn assert_says(containerd: &Containerd<'_>, reference: &str, command: &[&str], s
 #[test]
 fn the_same_image_by_three() {
     let tiny = image("tiny", "gzip");
-    everywhere(|containerd| {
+    everywhere(|bench| {
+        let containerd = &bench.containerd;
         let door = Door::to(tiny.registry());
         let reference = tiny.at(&door.address);
         let pull = SnapPull::new(containerd, "default");
@@ -81,7 +69,8 @@ fn the_same_image_by_three() {
 fn images_that_share_layers() {
     let tiny = image("tiny", "gzip");
     let repository = scenes::several_tags("together");
-    everywhere(|containerd| {
+    everywhere(|bench| {
+        let containerd = &bench.containerd;
         let door = Door::to(&repository.registry);
         let repository = repository.at(&door.address);
         let pull = SnapPull::new(containerd, "default");
@@ -108,7 +97,8 @@ fn images_that_share_layers() {
 #[test]
 fn several_images_of_one_command() {
     let repository = scenes::several_tags("in-a-row");
-    everywhere(|containerd| {
+    everywhere(|bench| {
+        let containerd = &bench.containerd;
         let door = Door::to(&repository.registry);
         let repository = repository.at(&door.address);
         let names = ["one", "two", "one"].map(|tag| repository.tagged(tag));

@@ -33,6 +33,8 @@ pub(crate) struct Published {
     pub(crate) reference: String,
     /// Of the manifest.
     pub(crate) descriptor: Value,
+    /// The digest of the configuration.
+    pub(crate) config: String,
     /// Digests of the layers, the lowest first.
     pub(crate) layers: Vec<String>,
 }
@@ -129,13 +131,14 @@ impl<'r> Recipe<'r> {
 
     fn publish_as(&self, tag: Option<&str>, media_type: &str, config_type: &str, config: &Value, layers: Vec<Value>) -> Published {
         let config = self.repository.blob(config_type, config.to_string().as_bytes());
-        let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": media_type, "config": &config, "layers": layers });
         let descriptor = self.repository.document(tag, media_type, &manifest);
         let reference = match tag {
             Some(tag) => self.repository.tagged(tag),
             None => format!("{}@{}", self.repository.reference(), descriptor["digest"].as_str().unwrap()),
         };
-        Published { reference, descriptor, layers: self.digests() }
+        let config = config["digest"].as_str().unwrap().to_owned();
+        Published { reference, descriptor, config, layers: self.digests() }
     }
 }
 

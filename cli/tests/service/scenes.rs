@@ -54,6 +54,8 @@ pub(crate) struct Platforms {
     pub(crate) other: (&'static str, Published),
     /// A manifest of the platform unknown/unknown.
     pub(crate) attestation: Value,
+    /// The digests of all that it consists of.
+    pub(crate) attestation_content: Vec<String>,
 }
 
 pub(crate) const PLATFORMS_TAG: &str = "index";
@@ -66,7 +68,7 @@ pub(crate) fn platforms() -> Platforms {
     let other = if architecture == "amd64" { "arm64" } else { "amd64" };
     let for_machine = |architecture: &str| saying(architecture, &repository).architecture(architecture).publish(None);
     let (own, foreign) = (for_machine(&architecture), for_machine(other));
-    let attestation = attestation(&repository);
+    let (attestation, attestation_content) = attestation(&repository);
 
     let entry = |published: &Published, architecture: &str| with_platform(&published.descriptor, "linux", architecture);
     let mut last = with_platform(&attestation, "unknown", "unknown");
@@ -77,7 +79,7 @@ pub(crate) fn platforms() -> Platforms {
     let index = repository.document(Some(PLATFORMS_TAG), OCI_INDEX, &index);
     let nesting = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [index] });
     repository.document(Some(NESTED_TAG), OCI_INDEX, &nesting);
-    Platforms { repository, index, own, other: (other, foreign), attestation }
+    Platforms { repository, index, own, other: (other, foreign), attestation, attestation_content }
 }
 
 fn with_platform(descriptor: &Value, os: &str, architecture: &str) -> Value {
@@ -86,15 +88,25 @@ fn with_platform(descriptor: &Value, os: &str, architecture: &str) -> Value {
     descriptor
 }
 
-/// A manifest as BuildKit makes them of what it tells of a build.
-fn attestation(repository: &Repository) -> Value {
+impl Platforms {
+    /// Digests of what is there for others than machines like this one, but for the layers of their image.
+    pub(crate) fn foreign(&self) -> Vec<String> {
+        let (_, other) = &self.other;
+        [vec![other.digest().to_owned(), other.config.clone()], self.attestation_content.clone()].concat()
+    }
+}
+
+/// A manifest as BuildKit makes them of what it tells of a build; and the digests of all it consists of.
+fn attestation(repository: &Repository) -> (Value, Vec<String>) {
     let statement = json!({ "_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://slsa.dev/provenance/v0.2" });
     let layer = repository.blob("application/vnd.in-toto+json", statement.to_string().as_bytes());
     let rootfs = json!({ "type": "layers", "diff_ids": [layer["digest"]] });
     let config = json!({ "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": rootfs });
     let config = repository.blob(OCI_CONFIG, config.to_string().as_bytes());
     let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer] });
-    repository.document(None, OCI_MANIFEST, &manifest)
+    let manifest = repository.document(None, OCI_MANIFEST, &manifest);
+    let digests = [&manifest, &config, &layer].map(|part| part["digest"].as_str().unwrap().to_owned());
+    (manifest, digests.to_vec())
 }
 
 /// An image of Docker's first schema, at a registry that has nothing else under this name; its digest, and the layers it is made of.
@@ -108,6 +120,13 @@ pub(crate) fn schema1(registry: &Registry) -> (String, Published) {
 pub(crate) fn foreign_layer(registry: &Registry) -> Published {
     let repository = Repository::new(&registry.address, "scenes/foreign");
     Recipe::like(&image("tiny", "gzip"), &repository).command(&COMMAND).foreign_file(FILE, "foreign").publish(Some("1"))
+}
+
+/// The same with one more layer above it.
+pub(crate) fn foreign_layer_below(registry: &Registry) -> Published {
+    let repository = Repository::new(&registry.address, "scenes/foreign");
+    let recipe = Recipe::like(&image("tiny", "gzip"), &repository).command(&["/bin/cat", "/etc/scene", "/srv/above"]);
+    recipe.foreign_file(FILE, "foreign").file("srv/above", " below").publish(Some("2"))
 }
 
 /// An image with one and the same layer twice.

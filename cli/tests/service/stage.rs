@@ -12,6 +12,7 @@ use crate::hosts_dir::HostsDir;
 use crate::images::{TestImage, image};
 use crate::machine::Machine;
 use crate::process::succeed;
+use crate::pull_bench::{ID_CHARS, id, newer, up_to_date};
 use crate::registry::Registry;
 use crate::scenes::{self, NESTED_TAG, PLATFORMS_TAG, TAGS};
 use crate::token_server::TokenServer;
@@ -19,7 +20,6 @@ use crate::transcript::Transcript;
 
 /// Where nothing listens.
 const NOWHERE: &str = "127.0.0.1:1";
-const ID_CHARS: usize = 12;
 /// What docker says of each layer, downloaded or unpacked so quickly that there is nothing to count.
 const STEPS: [&str; 3] = ["Pulling fs layer", "Download complete", "Pull complete"];
 
@@ -27,10 +27,6 @@ fn with_docker(work: impl FnOnce(&Docker<'_, '_>)) {
     let machine = Machine::new();
     let containerd = Containerd::start(&machine, Version::V2, Snapshotter::Overlayfs);
     work(&Docker::start(&containerd));
-}
-
-fn id(digest: &str) -> &str {
-    &digest.strip_prefix("sha256:").unwrap()[..ID_CHARS]
 }
 
 /// Pulls what a reference with a tag names.
@@ -43,17 +39,8 @@ fn pull(docker: &Docker<'_, '_>, reference: &str) -> Transcript {
     told
 }
 
-/// What docker ends with where something has come.
-fn newer(digest: &str, reference: &str) -> [String; 2] {
-    [format!("Digest: {digest}"), format!("Status: Downloaded newer image for {reference}")]
-}
-
-fn up_to_date(digest: &str, reference: &str) -> [String; 2] {
-    [format!("Digest: {digest}"), format!("Status: Image is up to date for {reference}")]
-}
-
 /// Runs an image's own command.
-fn says(docker: &Docker<'_, '_>, reference: &str) -> String {
+pub(crate) fn says(docker: &Docker<'_, '_>, reference: &str) -> String {
     let container = docker.start(reference, "scene", &[]);
     let said = docker.wait(&container, "scene").well();
     docker.remove(&container);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// One line.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -16,6 +17,8 @@ pub(crate) struct Message {
     pub(crate) progress_detail: Option<ProgressDetail>,
     pub(crate) error: Option<String>,
     pub(crate) error_detail: Option<ErrorDetail>,
+    /// What there is no word of docker's for.
+    pub(crate) aux: Option<Value>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -56,7 +59,8 @@ impl Transcript {
     /// for that is chance.
     pub(crate) fn steps(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut steps = BTreeMap::<_, Vec<_>>::new();
-        let is_number = |message: &&Message| message.progress_detail.as_ref().is_some_and(|detail| detail.current.is_some());
+        let is_number =
+            |message: &&Message| message.progress_detail.as_ref().is_some_and(|detail| detail.current.or(detail.total).is_some());
         for message in self.0.iter().filter(|message| !is_number(message)) {
             if let (Some(id), Some(status)) = (message.id.as_deref(), message.status.as_deref()) {
                 let own = steps.entry(id).or_default();
@@ -103,7 +107,8 @@ impl Transcript {
         }
         for image in self.0.split(|message| message.says("Pulling from ")) {
             let end = image.iter().skip_while(|message| !message.says("Digest: "));
-            assert!(end.skip(1).all(|message| message.says("Status: ")), "more after the digest: {image:?}");
+            let is_end = |message: &Message| message.says("Status: ") || message.aux.is_some();
+            assert!(end.skip(1).all(is_end), "more after the digest: {image:?}");
         }
     }
 }

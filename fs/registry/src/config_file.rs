@@ -32,15 +32,17 @@ pub(crate) fn update(
     if bytes.len() as u64 > DOCKER_CONFIG_MAX_BYTES {
         return Err(DockerConfigError::TooLarge { path: path.to_owned() });
     }
-    let temporary = beside(&target, ".", &format!(".{:016x}", RandomState::new().build_hasher().finish()));
-    let written = write(&temporary, &target, &bytes).and_then(|()| std::fs::rename(&temporary, &target));
-    if let Err(source) = written {
+    replace(&target, &bytes).and_then(|()| File::open(directory)?.sync_all()).map_err(failed)?;
+    Ok(true)
+}
+
+/// Puts a file of `bytes` in the place of the one at `target`.
+fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = beside(target, ".", &format!(".{:016x}", RandomState::new().build_hasher().finish()));
+    write(&temporary, target, bytes).and_then(|()| std::fs::rename(&temporary, target)).inspect_err(|_| {
         // What was half written is of no use to anyone; if even this fails, the first failure says more.
         let _ = std::fs::remove_file(&temporary);
-        return Err(failed(source));
-    }
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
-    Ok(true)
+    })
 }
 
 /// Where the symbolic links at `path` lead, whether or not there is a file.
@@ -110,5 +112,97 @@ fn keep_owner(file: &File, old: &Metadata) -> io::Result<()> {
         Ok(())
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replaced(path: &Path, with: &str) -> Result<bool, DockerConfigError> {
+        update(path, |_| Ok(Some(with.as_bytes().to_vec())))
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_and_its_directory_are_made_for_their_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/config.json");
+        assert!(replaced(&path, "new").unwrap());
+        assert_eq!((std::fs::read(&path).unwrap(), mode(&path), mode(&dir.path().join("a/b"))), (b"new".to_vec(), 0o600, 0o700));
+        assert_eq!(names(path.parent().unwrap()), ["config.json", "config.json.lock"]);
+    }
+
+    #[test]
+    fn a_mode_is_made_narrower_and_never_wider() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        for (before, after) in [(0o644, 0o600), (0o600, 0o600), (0o400, 0o400)] {
+            std::fs::write(dir.path().join("next"), "old").unwrap();
+            std::fs::rename(dir.path().join("next"), &path).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(before)).unwrap();
+            assert!(replaced(&path, "new").unwrap());
+            assert_eq!(mode(&path), after, "{before:o}");
+        }
+    }
+
+    #[test]
+    fn a_link_stays_and_what_it_leads_to_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, middle) = (dir.path().join("config.json"), dir.path().join("middle"));
+        std::os::unix::fs::symlink("middle", &link).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere/real.json"), &middle).unwrap();
+        // First it leads to nothing.
+        for text in ["one", "two"] {
+            assert!(replaced(&link, text).unwrap());
+            assert_eq!(std::fs::read_to_string(dir.path().join("elsewhere/real.json")).unwrap(), text);
+        }
+        assert!(link.is_symlink() && middle.is_symlink());
+        std::fs::remove_file(&middle).unwrap();
+        std::os::unix::fs::symlink("config.json", &middle).unwrap();
+        assert!(matches!(replaced(&link, "x"), Err(DockerConfigError::Io { .. })));
+    }
+
+    #[test]
+    fn what_fails_or_changes_nothing_leaves_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, "old").unwrap();
+        assert!(!update(&path, |bytes| Ok((bytes != b"old").then(Vec::new))).unwrap());
+        assert!(matches!(update(&path, |_| Err(DockerConfigError::NoPath)), Err(DockerConfigError::NoPath)));
+        let long = vec![b' '; DOCKER_CONFIG_MAX_BYTES as usize + 1];
+        assert!(matches!(update(&path, |_| Ok(Some(long))), Err(DockerConfigError::TooLarge { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        // Where the new file cannot take the place of the old one, nothing is left of it.
+        let directory = dir.path().join("directory");
+        std::fs::create_dir_all(directory.join("not empty")).unwrap();
+        assert!(replace(&directory, b"new").is_err());
+        assert_eq!(names(dir.path()), ["config.json", "config.json.lock", "directory"]);
+    }
+
+    #[test]
+    fn writers_wait_for_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let writers = 8;
+        let append = |byte: u8| update(&path, move |bytes| Ok(Some([bytes, &[byte]].concat()))).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..writers {
+                scope.spawn(move || (0..10).for_each(|_| assert!(append(b'a' + writer))));
+            }
+        });
+        let written = std::fs::read(&path).unwrap();
+        let count = |writer: u8| written.iter().filter(|byte| **byte == b'a' + writer).count();
+        assert_eq!((0..writers).map(count).collect::<Vec<_>>(), [10; 8]);
     }
 }

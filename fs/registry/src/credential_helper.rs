@@ -163,6 +163,20 @@ mod tests {
         assert!(matches!(missing, DockerConfigError::HelperIo { .. }), "{missing}");
     }
 
+    #[tokio::test]
+    async fn a_helper_is_given_what_it_is_to_keep_and_no_failure_shows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeping = script(&dir, r#"cat > "$0.$1""#);
+        let kept = serde_json::to_vec(&Kept { server_url: "r.example", username: "u", secret: "s\"" }).unwrap();
+        told(&keeping, "store", &kept, Duration::from_secs(60)).await.unwrap();
+        let kept = std::fs::read_to_string(format!("{keeping}.store")).unwrap();
+        assert_eq!(kept, r#"{"ServerURL":"r.example","Username":"u","Secret":"s\""}"#);
+        let failing = script(&dir, "cat; exit 1");
+        let error = told(&failing, "store", b"secretsecret", Duration::from_secs(60)).await.unwrap_err();
+        assert!(matches!(error, DockerConfigError::HelperAnswer { .. }) && !format!("{error} {error:?}").contains("secretsecret"));
+        assert!(matches!(erase("../x", "r.example", Duration::from_secs(1)).await, Err(DockerConfigError::HelperName { .. })));
+    }
+
     #[test]
     fn answers_are_understood() {
         let understood = |succeeded, output: &str| understand("p".to_owned(), succeeded, output.as_bytes());

@@ -287,6 +287,8 @@ mod tests {
             ("https://index.docker.io/v1/", "registry-1.docker.io"),
             ("r.example:5000", "r.example:5000"),
             ("https://r.example/v1/", "r.example"),
+            ("r.example:443", "r.example:443"),
+            ("r.example", "r.example:443"),
         ] {
             let json = format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}},"other.example":{{"auth":"x"}}}}}}"#);
             assert_eq!(lookup(&json, host).await.unwrap(), password("me", "pa:ss"), "{key}");

@@ -114,3 +114,104 @@ fn written(whole: &Map<String, Value>) -> Vec<u8> {
     let _ = whole.serialize(&mut serializer);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    /// A configuration of its own directory.
+    struct Case {
+        dir: tempfile::TempDir,
+        docker: DockerConfig,
+    }
+
+    impl Case {
+        fn with(json: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("config.json");
+            std::fs::write(&path, json).unwrap();
+            Self { dir, docker: DockerConfig::new(Some(path), Duration::from_secs(5)) }
+        }
+
+        fn text(&self) -> String {
+            std::fs::read_to_string(self.dir.path().join("config.json")).unwrap()
+        }
+
+        fn auths(&self) -> Value {
+            serde_json::from_str::<Value>(&self.text()).unwrap()["auths"].take()
+        }
+    }
+
+    fn login(registry: &str, credential: Credential) -> LoginOutcome {
+        LoginOutcome { registry: registry.to_owned(), username: Some("me".to_owned()), credential }
+    }
+
+    fn password(password: &str) -> Credential {
+        Credential::Password { username: "me".to_owned(), password: Secret::new(password) }
+    }
+
+    #[tokio::test]
+    async fn entries_are_written_as_docker_writes_them() {
+        let case = Case::with("");
+        let token = || Credential::IdentityToken(Secret::new("t"));
+        for (login, key, entry) in [
+            (login("docker.io", password("pa:ss")), "https://index.docker.io/v1/", json!({"auth": "bWU6cGE6c3M="})),
+            (login("r.example:5000", password("")), "r.example:5000", json!({"auth": "bWU6"})),
+            (login("t.example", token()), "t.example", json!({"auth": "bWU6", "identitytoken": "t"})),
+            (LoginOutcome { username: None, ..login("u.example", token()) }, "u.example", json!({"identitytoken": "t"})),
+        ] {
+            case.docker.store(&login).await.unwrap();
+            assert_eq!(case.auths()[key], entry);
+            assert_eq!(case.docker.credential(&login.registry).await.unwrap().as_ref(), Some(&login.credential));
+        }
+        assert!(case.text().starts_with("{\n\t\"auths\": {\n\t\t\""), "{}", case.text());
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_there_is_not_written_again() {
+        let case = Case::with(r#"{ "auths" : {"r.example":{"auth":"bWU6cHc="}} }"#);
+        let before = case.text();
+        case.docker.store(&login("r.example", password("pw"))).await.unwrap();
+        assert_eq!(case.text(), before);
+        case.docker.store(&login("r.example", password("other"))).await.unwrap();
+        assert_ne!(case.text(), before);
+    }
+
+    #[tokio::test]
+    async fn a_logout_takes_every_key_of_the_registry() {
+        let old = json!({"auth": "bWU6cHc="});
+        let hub = json!({"auths": {"https://index.docker.io/v1/": old, "docker.io": old, "registry-1.docker.io": old, "r.example": old}});
+        let case = Case::with(&hub.to_string());
+        assert!(case.docker.erase("docker.io").await.unwrap());
+        assert_eq!(case.auths(), json!({"r.example": old}));
+        let urls = json!({"auths": {"https://r.example/v1/": old, "http://r.example": old, "r.example:5000": old}});
+        let case = Case::with(&urls.to_string());
+        assert!(case.docker.erase("r.example").await.unwrap());
+        assert_eq!(case.auths(), json!({"r.example:5000": old}));
+        assert!(!case.docker.erase("r.example").await.unwrap());
+        let absent = DockerConfig::new(Some(case.dir.path().join("none/config.json")), Duration::from_secs(5));
+        assert!(!absent.erase("r.example").await.unwrap());
+        assert!(!case.dir.path().join("none").exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_understood_is_left_alone() {
+        for text in ["{", "[]", r#"{"auths":[]}"#, r#"{"auths":{"r.example":"secretsecret"}}"#] {
+            let case = Case::with(text);
+            let error = case.docker.store(&login("r.example", password("pw"))).await.unwrap_err();
+            assert!(matches!(error, DockerConfigError::Json { .. }) && !format!("{error:?}").contains("secretsecret"), "{error}");
+            assert_eq!(case.text(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn logins_at_a_time_lose_none_of_each_other() {
+        let case = Case::with("{}");
+        let logins: Vec<_> = (0..20).map(|i| login(&format!("r{i}.example"), password("pw"))).collect();
+        futures_util::future::try_join_all(logins.iter().map(|login| case.docker.store(login))).await.unwrap();
+        assert_eq!(case.auths().as_object().unwrap().len(), 20);
+    }
+}

@@ -208,7 +208,16 @@ fn parse_hosts_toml(text: &str, dir: &Path, registry: &str, plain_http: bool) ->
         Some(server) => host_url(server, file.of_server.override_path)?,
         None => default_url(registry, plain_http)?,
     };
-    hosts.push(host_config(server, file.of_server, dir, registry)?);
+    let mut server = host_config(server, file.of_server, dir, registry)?;
+    let is_bare = server == HostConfig { namespace: server.namespace.clone(), ..HostConfig::plain(server.base.clone()) };
+    // Many files say how the registry itself is talked to under `host` alone. Asked again in another way it would only fail, and that
+    // would be told in place of what it said.
+    if is_bare && let Some(same) = hosts.iter().rfind(|host| host.base == server.base) {
+        server = HostConfig { can_pull: true, can_resolve: true, ..same.clone() };
+    }
+    if hosts.last() != Some(&server) {
+        hosts.push(server);
+    }
     Ok(hosts)
 }
 
@@ -322,6 +331,29 @@ mod tests {
         assert_eq!(none.urls("127.8.0.1:5000"), ["http://127.8.0.1:5000/v2"]);
         assert_eq!(none.urls("[::1]:5000"), ["http://[::1]:5000/v2"]);
         assert_eq!(hosts_of("r.example:80", &[], true).unwrap()[0].base.as_str(), "http://r.example/v2");
+    }
+
+    #[test]
+    fn the_registry_itself_is_asked_in_the_way_that_a_host_of_its_name_says() {
+        let trusted = r#"
+            server = "https://r.example"
+            [host."https://r.example"]
+              capabilities = ["pull", "resolve"]
+              skip_verify = true
+        "#;
+        let hosts = Dirs::with(&[("r.example/hosts.toml", trusted)]).hosts("r.example").unwrap();
+        assert_eq!(hosts.iter().map(|host| (host.base.as_str(), host.skip_verify)).collect::<Vec<_>>(), [("https://r.example/v2", true)]);
+        let with_mirror = format!("{trusted}\n[host.\"https://mirror.example\"]");
+        let hosts = Dirs::with(&[("r.example/hosts.toml", &with_mirror)]).hosts("r.example").unwrap();
+        let bases: Vec<_> = hosts.iter().map(|host| (host.base.as_str(), host.skip_verify)).collect();
+        assert_eq!(bases, [("https://r.example/v2", true), ("https://mirror.example/v2", false), ("https://r.example/v2", true)]);
+        // What a host may not do is no word on the server, and what is said of the server holds.
+        let pull_only = trusted.replace("\"pull\", \"resolve\"", "\"pull\"");
+        let hosts = Dirs::with(&[("r.example/hosts.toml", &pull_only)]).hosts("r.example").unwrap();
+        assert_eq!(hosts.iter().map(|host| (host.can_resolve, host.skip_verify)).collect::<Vec<_>>(), [(false, true), (true, true)]);
+        let of_server = trusted.replace("server =", "header.x-custom = \"a\"\nserver =");
+        let hosts = Dirs::with(&[("r.example/hosts.toml", &of_server)]).hosts("r.example").unwrap();
+        assert_eq!(hosts.iter().map(|host| (host.headers.len(), host.skip_verify)).collect::<Vec<_>>(), [(0, true), (1, false)]);
     }
 
     #[test]

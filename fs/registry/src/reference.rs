@@ -147,6 +147,11 @@ impl RegistryReference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same without what decides nothing: the tag beside a digest. It is what docker calls an image that was named by both.
+    pub fn decisive(&self) -> Self {
+        self.digest.map_or_else(|| self.clone(), |digest| self.at_digest(digest))
+    }
+
     /// The same repository at `tag`, without a digest. Refuses what the grammar of tags does not allow.
     pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceProblem> {
         if is_tag(tag) { Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }) } else { Err(ReferenceProblem::Tag) }
@@ -282,6 +287,9 @@ mod tests {
             ("ghcr.io/a/b/c-d__e.f:V1_2-3", "ghcr.io/a/b/c-d__e.f:V1_2-3"),
             ("a---b", "docker.io/library/a---b:latest"),
             ("UPPER.example/a", "upper.example/a:latest"),
+            ("DOCKER.IO/a", "docker.io/library/a:latest"),
+            // Only its capitals tell this host from a repository.
+            ("Registry/a", "Registry/a:latest"),
             ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest"),
             ("oci:/a/b", "oci:/a/b"),
@@ -340,6 +348,15 @@ mod tests {
             let reference = registry(text);
             assert_eq!((reference.familiar_repository().as_str(), reference.familiar().as_str()), (repository, familiar), "{text}");
         }
+    }
+
+    #[test]
+    fn beside_a_digest_a_tag_decides_nothing() {
+        let by_digest = format!("r.example/a@{DIGEST}");
+        for (text, decisive) in [(&format!("r.example/a:1@{DIGEST}"), &by_digest), (&by_digest, &by_digest)] {
+            assert_eq!(registry(text).decisive().to_string(), *decisive);
+        }
+        assert_eq!(registry("r.example/a:1").decisive(), registry("r.example/a:1"));
     }
 
     #[test]

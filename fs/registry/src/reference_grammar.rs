@@ -58,6 +58,7 @@ pub(crate) fn parse_named(text: &str) -> Result<Named, ReferenceProblem> {
         None => (named, None),
     };
     let (host, path) = split_host(name);
+    let host = &canonical_host(host);
     let host = if host == DOCKER_HUB_OLD { DOCKER_HUB } else { host };
     let repository = if host == DOCKER_HUB && !path.contains('/') { format!("{DOCKER_HUB_OFFICIAL}/{path}") } else { path.to_owned() };
     if !is_host(host) {
@@ -72,7 +73,13 @@ pub(crate) fn parse_named(text: &str) -> Result<Named, ReferenceProblem> {
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return Err(ReferenceProblem::Tag);
     }
-    Ok(Named { host: host.to_ascii_lowercase(), repository, tag: tag.map(str::to_owned), digest })
+    Ok(Named { host: host.to_owned(), repository, tag: tag.map(str::to_owned), digest })
+}
+
+/// Names of hosts have no case. One that only its capitals tell from a repository keeps them.
+fn canonical_host(host: &str) -> String {
+    let lower = host.to_ascii_lowercase();
+    if lower.contains(['.', ':']) || lower == "localhost" { lower } else { host.to_owned() }
 }
 
 /// The registry that `text` names on its own, as people and docker write it: a host, or a URL of which only the host counts.

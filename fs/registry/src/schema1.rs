@@ -248,3 +248,174 @@ pub fn schema1_payload(bytes: &[u8]) -> Result<Option<Bytes>, DocumentError> {
     let tail = BASE64.decode(&protected.format_tail).map_err(|_| Schema1Error::Signature)?;
     Ok(Some([head, &tail].concat().into()))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A manifest of these steps, the last first: blob and entry.
+    pub(crate) fn manifest(steps: &[(&str, Value)]) -> Vec<u8> {
+        let blobs: Vec<Value> = steps.iter().map(|(blob, _)| json!({"blobSum": blob})).collect();
+        let history: Vec<Value> = steps.iter().map(|(_, entry)| json!({"v1Compatibility": entry.to_string()})).collect();
+        let manifest =
+            json!({"schemaVersion": 1, "name": "library/a", "tag": "t", "architecture": "arm64", "fsLayers": blobs, "history": history});
+        serde_json::to_vec_pretty(&manifest).unwrap()
+    }
+
+    fn protected(length: usize, tail: &str) -> String {
+        URL_SAFE_NO_PAD.encode(json!({"formatLength": length, "formatTail": tail, "time": "2016-01-02T03:04:05Z"}).to_string())
+    }
+
+    /// `payload` as docker's clients signed it.
+    fn signed(payload: &[u8]) -> Vec<u8> {
+        let head = payload.strip_suffix(b"\n}").unwrap();
+        let signature = json!({"protected": protected(head.len(), &URL_SAFE_NO_PAD.encode("\n}")), "signature": "x"});
+        [head, format!(",\n   \"signatures\": [{signature}]\n}}").as_bytes()].concat()
+    }
+
+    fn blob(name: &str) -> String {
+        Digest::of(name.as_bytes()).to_string()
+    }
+
+    fn three_steps() -> Vec<u8> {
+        manifest(&[
+            (
+                EMPTY_LAYER,
+                json!({"id": "c", "parent": "b", "throwaway": true, "container_config": {"Cmd": ["/bin/sh", "-c", "#(nop) CMD"]}}),
+            ),
+            (&blob("b"), json!({"id": "b", "parent": "a", "author": "me", "comment": "", "created": "2016-01-02T03:04:05.678901234Z"})),
+            (&blob("a"), json!({"id": "a", "container_config": {"Cmd": "one word"}, "created": "not a time", "comment": "Imported"})),
+        ])
+    }
+
+    #[test]
+    fn the_steps_of_a_build_are_read_lowest_first() {
+        let bytes = three_steps();
+        let parsed = parse_schema1(&bytes).unwrap();
+        assert_eq!((parsed.digest, parsed.name.as_str(), parsed.tag.as_str()), (Digest::of(&bytes), "library/a", "t"));
+        let step = |id: &str, parent: &str, blob: &str| Schema1Layer {
+            blob: blob.parse().unwrap(),
+            is_empty: false,
+            id: id.to_owned(),
+            parent: parent.to_owned(),
+            created: None,
+            author: None,
+            created_by: None,
+            comment: None,
+        };
+        let said = |text: &str| Some(text.to_owned());
+        let expected = [
+            Schema1Layer { created_by: said("one word"), comment: said("Imported"), ..step("a", "", &blob("a")) },
+            Schema1Layer { author: said("me"), created: said("2016-01-02T03:04:05.678901234Z"), ..step("b", "a", &blob("b")) },
+            Schema1Layer { is_empty: true, created_by: said("/bin/sh -c #(nop) CMD"), ..step("c", "b", EMPTY_LAYER) },
+        ];
+        assert_eq!(parsed.layers, expected);
+        assert_eq!(parsed.kept_blobs().collect::<Vec<_>>(), [Digest::of(b"a"), Digest::of(b"b")]);
+    }
+
+    #[test]
+    fn a_step_without_files_is_known_by_its_entry_or_its_blob() {
+        for (blob, entry, is_empty) in [
+            (&*blob("a"), json!({}), false),
+            (&*blob("a"), json!({"throwaway": true}), true),
+            (&*blob("a"), json!({"throwaway": false, "Size": 0}), false),
+            (&*blob("a"), json!({"Size": 0}), true),
+            (&*blob("a"), json!({"Size": 10}), false),
+            (EMPTY_LAYER, json!({}), true),
+        ] {
+            assert_eq!(parse_schema1(&manifest(&[(blob, entry.clone())])).unwrap().layers[0].is_empty, is_empty, "{blob} {entry}");
+        }
+    }
+
+    #[test]
+    fn a_signed_manifest_is_named_by_what_is_signed() {
+        let payload = three_steps();
+        let signed = signed(&payload);
+        assert_eq!(schema1_payload(&signed).unwrap().unwrap(), payload);
+        assert_eq!(schema1_payload(&payload).unwrap(), None);
+        assert_eq!(parse_schema1(&signed).unwrap(), parse_schema1(&payload).unwrap());
+        assert!(signed.len() > payload.len() && Digest::of(&signed) != parse_schema1(&signed).unwrap().digest);
+    }
+
+    #[test]
+    fn a_signature_that_signs_nothing_is_refused() {
+        let with = |protected: &str| json!({"schemaVersion": 1, "signatures": [{"protected": protected}]}).to_string().into_bytes();
+        for protected in
+            [protected(1 << 20, "fQ"), protected(1, "!"), protected(1, "f"), "!".to_owned(), URL_SAFE_NO_PAD.encode("{}"), String::new()]
+        {
+            let error = parse_schema1(&with(&protected)).unwrap_err();
+            assert!(matches!(error, DocumentError::Schema1Content(Schema1Error::Signature)), "{protected}: {error}");
+        }
+        // Padding is none of the form, and does no harm.
+        assert_eq!(schema1_payload(&with(&protected(0, "fQ=="))).unwrap().unwrap(), &b"}"[..]);
+    }
+
+    #[test]
+    fn what_is_no_schema1_manifest_is_refused() {
+        let altered = |change: &dyn Fn(&mut Value)| {
+            let mut value: Value = serde_json::from_slice(&three_steps()).unwrap();
+            change(&mut value);
+            parse_schema1(value.to_string().as_bytes()).unwrap_err()
+        };
+        for key in ["layers", "manifests", "config"] {
+            assert!(matches!(altered(&|value| value[key] = json!([])), DocumentError::Ambiguous(_)), "{key}");
+        }
+        let content = |error: DocumentError| match error {
+            DocumentError::Schema1Content(error) => error,
+            other => panic!("{other}"),
+        };
+        assert!(matches!(content(altered(&|value| value["schemaVersion"] = json!(2))), Schema1Error::Version));
+        assert!(matches!(content(altered(&|value| value["history"] = json!([]))), Schema1Error::History { blobs: 3, history: 0 }));
+        let nothing = altered(&|value| (value["history"], value["fsLayers"]) = (json!([]), json!([])));
+        assert!(matches!(content(nothing), Schema1Error::History { blobs: 0, history: 0 }));
+        let entry = altered(&|value| value["history"][1]["v1Compatibility"] = json!("{"));
+        assert!(matches!(content(entry), Schema1Error::Entry { index: 1, .. }));
+        assert!(matches!(altered(&|value| value["fsLayers"][0]["blobSum"] = json!("sha256:0")), DocumentError::Digest(_)));
+        assert!(matches!(
+            altered(&|value| value["fsLayers"] = json!(vec![json!({"blobSum": ""}); LAYERS_MAX + 1])),
+            DocumentError::TooManyLayers(_)
+        ));
+        assert!(matches!(parse_schema1(&vec![b' '; DOCUMENT_MAX_BYTES as usize + 1]), Err(DocumentError::TooLong(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_manifest_is_read_or_refused(at in any::<proptest::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+            let mut bytes = signed(&three_steps());
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = byte }
+            if let Ok(manifest) = parse_schema1(&bytes) {
+                let blobs: Vec<_> = manifest.kept_blobs().map(|digest| crate::Schema1Blob { digest, size_bytes: 1, diff_id: digest }).collect();
+                let _ = manifest.convert(&blobs);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_schema1(&bytes);
+        }
+
+        #[test]
+        fn any_length_and_tail_are_survived(length in any::<usize>(), tail in "[A-Za-z0-9_=-]{0,12}") {
+            let bytes = json!({"signatures": [{"protected": protected(length, &tail)}]}).to_string();
+            if let Ok(Some(payload)) = schema1_payload(bytes.as_bytes()) {
+                prop_assert!(payload.len() <= bytes.len() + tail.len());
+            }
+        }
+
+        #[test]
+        fn any_entry_is_converted_or_refused(entry in r#"\{("(config|created|os|architecture|rootfs|Size|container_config)":(null|1|-1|1.5|""|"x"|\[\]|\{\}|\{"Cmd":null\}),){0,4}"a":1\}"#) {
+            let bytes = json!({"schemaVersion": 1, "fsLayers": [{"blobSum": blob("a")}], "history": [{"v1Compatibility": entry}]}).to_string();
+            if let Ok(manifest) = parse_schema1(bytes.as_bytes()) {
+                let blobs: Vec<_> = manifest.kept_blobs().map(|digest| crate::Schema1Blob { digest, size_bytes: 1, diff_id: digest }).collect();
+                if let Ok(image) = manifest.convert(&blobs) {
+                    prop_assert!(crate::parse_config(&image.config_bytes).is_ok());
+                }
+            }
+        }
+    }
+}

@@ -104,3 +104,63 @@ fn history(layer: &Schema1Layer) -> Value {
 fn described(descriptor: &Descriptor) -> Value {
     json!({"mediaType": descriptor.media_type, "size": descriptor.size_bytes, "digest": descriptor.digest})
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::parse_manifest;
+    use crate::schema1::parse_schema1;
+    use crate::schema1::tests::manifest;
+
+    const EMPTY: &str = "sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4";
+
+    fn blob(name: &str, diff_id: &str) -> Schema1Blob {
+        Schema1Blob { digest: Digest::of(name.as_bytes()), size_bytes: name.len() as u64, diff_id: Digest::of(diff_id.as_bytes()) }
+    }
+
+    fn schema1() -> Schema1Manifest {
+        let last = json!({
+            "id": "c", "parent": "b", "throwaway": true, "Size": 0, "layer_id": "x", "parent_id": "y",
+            "os": "linux", "docker_version": "1.9.1", "created": "2016-01-02T03:04:07Z", "author": "me",
+            "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"], "User": "1"}, "container_config": {"Cmd": ["/bin/sh", "-c", "#(nop) CMD"]},
+        });
+        let middle = json!({"id": "b", "parent": "a", "created": "2016-01-02T03:04:06Z", "comment": "two"});
+        let first = json!({"id": "a", "created": "2016-01-02T03:04:05Z", "container_config": {"Cmd": ["ADD", "x"]}});
+        let blobs = [Digest::of(b"two").to_string(), Digest::of(b"one").to_string()];
+        parse_schema1(&manifest(&[(EMPTY, last), (&blobs[0], middle), (&blobs[1], first)])).unwrap()
+    }
+
+    #[test]
+    fn an_image_of_today_is_made_of_it() {
+        let (one, two) = (blob("one", "one"), blob("two", "two unpacked"));
+        let image = schema1().convert(&[one, two]).unwrap();
+        let config: Value = serde_json::from_slice(&image.config_bytes).unwrap();
+        let expected = json!({
+            "architecture": "arm64", "os": "linux", "docker_version": "1.9.1", "created": "2016-01-02T03:04:07Z", "author": "me",
+            "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"], "User": "1"}, "container_config": {"Cmd": ["/bin/sh", "-c", "#(nop) CMD"]},
+            "rootfs": {"type": "layers", "diff_ids": [one.diff_id, two.diff_id]},
+            "history": [
+                {"created": "2016-01-02T03:04:05Z", "created_by": "ADD x"},
+                {"created": "2016-01-02T03:04:06Z", "comment": "two"},
+                {"created": "2016-01-02T03:04:07Z", "author": "me", "created_by": "/bin/sh -c #(nop) CMD", "empty_layer": true},
+            ],
+        });
+        assert_eq!(config, expected);
+        let manifest = parse_manifest(&image.manifest_bytes, &image.manifest).unwrap();
+        assert_eq!(manifest.config, Descriptor::of(&image.config_bytes, DOCKER_CONFIG));
+        // What is its own diff ID is not compressed.
+        let layers: Vec<_> = manifest.layers.iter().map(|layer| (layer.digest, layer.size_bytes, layer.media_type.as_str())).collect();
+        assert_eq!(layers, [(one.digest, 3, DOCKER_LAYER), (two.digest, 3, DOCKER_LAYER_GZIP)]);
+        assert_eq!(image.manifest, Descriptor::of(&image.manifest_bytes, DOCKER_MANIFEST));
+        assert_eq!(schema1().convert(&[one, two]).unwrap(), image);
+    }
+
+    #[test]
+    fn other_blobs_than_those_it_names_are_refused() {
+        let (one, two) = (blob("one", "1"), blob("two", "2"));
+        for (blobs, index) in [(vec![], 0), (vec![one], 1), (vec![two, one], 0), (vec![one, two, two], 2)] {
+            let error = schema1().convert(&blobs).unwrap_err();
+            assert!(matches!(error, DocumentError::Schema1Content(Schema1Error::Blobs { index: at }) if at == index), "{error}");
+        }
+    }
+}

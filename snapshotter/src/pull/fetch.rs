@@ -7,7 +7,7 @@ use snap_digest::Digest;
 use snap_registry::{Image, Reference, RegistryReference, resolve_image_at};
 
 use crate::containerd::ImageRecord;
-use crate::labels::OPENED_BY_LABEL;
+use crate::labels::LAYER_DIGEST_LABEL;
 use crate::pull::documents::{self, StoredDocuments};
 use crate::pull::download::Downloads;
 use crate::pull::error::PullError;
@@ -36,10 +36,10 @@ impl Puller {
         let snapshotter = &self.options.snapshotter;
         let snapshots = self.containerd.snapshots(snapshotter);
         let mut served = Vec::new();
-        for (layer, chain_id) in image.manifest.layers.iter().zip(image.config.chain_ids()) {
+        for chain_id in image.config.chain_ids() {
             match snapshots.stat(&chain_id.to_string()).await? {
-                Some(snapshot) if snapshot.labels.contains_key(OPENED_BY_LABEL) => served.push(layer.digest),
-                Some(_) => {}
+                // Not the manifest's: a blob of the same content may have been there first.
+                Some(snapshot) => served.extend(snapshot.labels.get(LAYER_DIGEST_LABEL).and_then(|digest| digest.parse::<Digest>().ok())),
                 None => return Err(PullError::NotUnpacked { name: reference.familiar(), snapshotter: snapshotter.clone() }),
             }
         }
@@ -74,7 +74,7 @@ impl Puller {
     }
 
     async fn stored(&self, reference: &RegistryReference) -> Result<(ImageRecord, Arc<Image>), PullError> {
-        let name = reference.digest().map_or_else(|| reference.to_string(), |digest| reference.at_digest(digest).to_string());
+        let name = reference.decisive().to_string();
         let Some(record) = self.containerd.image(&name).await? else {
             return Err(PullError::NoImage { name: reference.familiar(), namespace: self.containerd.namespace().to_owned() });
         };

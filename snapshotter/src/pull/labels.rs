@@ -1,7 +1,7 @@
 //! The labels that a pull leaves: for containerd's garbage collector, and for the snapshotter.
 
 use snap_digest::Digest;
-use snap_registry::{Descriptor, ImageManifest, RegistryReference};
+use snap_registry::{Descriptor, ImageManifest, RegistryReference, is_index};
 
 use crate::labels::SNAPSHOT_REF;
 use crate::limits::MAX_LABEL_BYTES;
@@ -9,7 +9,7 @@ use crate::record::Labels;
 
 /// What containerd keeps for content: the diff ID of a layer's blob.
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
-/// Where content came from, by host: the repositories. Lets a push mount it from there.
+/// Where content came from, by host without port, as containerd's own clients have it: the repositories. Lets a push mount it from there.
 const DISTRIBUTION_SOURCE: &str = "containerd.io/distribution.source.";
 const GC_CONTENT: &str = "containerd.io/gc.ref.content";
 const GC_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot";
@@ -23,7 +23,7 @@ const CRI_IMAGE_LAYERS: &str = "containerd.io/snapshot/cri.image-layers";
 
 /// Says where content came from, besides where it is known to have come from before.
 pub(crate) fn source(reference: &RegistryReference, known: Option<Labels>) -> Labels {
-    let key = format!("{DISTRIBUTION_SOURCE}{}", reference.host());
+    let key = format!("{DISTRIBUTION_SOURCE}{}", without_port(reference.host()));
     let repository = reference.repository();
     let before = known.and_then(|mut labels| labels.remove(&key)).unwrap_or_default();
     let all = match before.as_str() {
@@ -36,9 +36,24 @@ pub(crate) fn source(reference: &RegistryReference, known: Option<Labels>) -> La
     Labels::from([(key, value)])
 }
 
-/// What keeps an index's manifests, by the names that containerd's own clients use.
+/// An address of IPv6 is without its brackets then.
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+/// What keeps an index's manifests and the indexes in it, by the names that containerd's own clients use.
 pub(crate) fn of_index(manifests: &[Descriptor]) -> Labels {
-    manifests.iter().enumerate().map(|(n, manifest)| (format!("{GC_CONTENT}.m.{n}"), manifest.digest.to_string())).collect()
+    let (indexes, manifests) = manifests.iter().partition::<Vec<_>, _>(|child| is_index(&child.media_type));
+    let named = |kind: &'static str, children: Vec<&Descriptor>| {
+        let name = move |(n, child): (usize, &Descriptor)| (format!("{GC_CONTENT}{kind}.{n}"), child.digest.to_string());
+        children.into_iter().enumerate().map(name).collect::<Labels>()
+    };
+    let mut labels = named(".m", manifests);
+    labels.extend(named("", indexes));
+    labels
 }
 
 /// What keeps a manifest's configuration and layers. Layers need not be there.
@@ -131,6 +146,10 @@ mod tests {
         assert_eq!(second["containerd.io/distribution.source.r.example"], "a,b");
         assert_eq!(source(&reference("r.example/a"), Some(second.clone())), second);
         assert_eq!(source(&reference("other.example/a"), Some(second))["containerd.io/distribution.source.other.example"], "a");
+        for (registry, host) in [("r.example:5000", "r.example"), ("127.0.0.1:5000", "127.0.0.1"), ("[::1]:5000", "::1"), ("[::1]", "::1")]
+        {
+            assert_eq!(source(&reference(&format!("{registry}/a")), None)[&format!("containerd.io/distribution.source.{host}")], "a");
+        }
     }
 
     #[test]
@@ -139,7 +158,14 @@ mod tests {
         let labels = of_manifest(&manifest);
         assert_eq!(labels["containerd.io/gc.ref.content.config"], manifest.config.digest.to_string());
         assert_eq!(labels["containerd.io/gc.ref.content.l.1"], manifest.layers[1].digest.to_string());
-        assert_eq!(of_index(&manifest.layers)["containerd.io/gc.ref.content.m.0"], manifest.layers[0].digest.to_string());
+        let nested = Descriptor::new(Digest::of(b"nested"), 1, "application/vnd.oci.image.index.v1+json");
+        let kept = of_index(&[&manifest.layers[..1], std::slice::from_ref(&nested), &manifest.layers[1..]].concat());
+        let wanted = [
+            ("containerd.io/gc.ref.content.0", nested.digest),
+            ("containerd.io/gc.ref.content.m.0", manifest.layers[0].digest),
+            ("containerd.io/gc.ref.content.m.1", manifest.layers[1].digest),
+        ];
+        assert_eq!(kept, wanted.into_iter().map(|(key, digest)| (key.to_owned(), digest.to_string())).collect());
         let top = Digest::of(b"top");
         assert_eq!(of_config("snap", Some(&top))["containerd.io/gc.ref.snapshot.snap"], top.to_string());
     }

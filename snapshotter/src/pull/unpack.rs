@@ -32,8 +32,8 @@ pub(crate) struct Unpack {
     pub(crate) tell: Tell,
 }
 
-/// Blobs that are on their way, by the place of their layer.
-type Fetches = HashMap<usize, AbortOnDropHandle<Result<(), PullError>>>;
+/// Blobs that are on their way. A layer that comes twice in an image is fetched once.
+type Fetches = HashMap<Digest, AbortOnDropHandle<Result<(), PullError>>>;
 
 /// What a lowest layer that is not there needs.
 enum Need {
@@ -96,11 +96,12 @@ impl Unpack {
             Need::Content { key, mounts, declined } => (key, mounts, declined),
         };
         // A snapshotter that declines one layer may serve the next; one that only stores needs all of them.
-        let last = if declined.is_some() { place } else { self.image.manifest.layers.len() - 1 };
-        for place in place..=last {
-            fetches.entry(place).or_insert_with(|| self.fetch(place));
+        let layers = &self.image.manifest.layers;
+        let last = if declined.is_some() { place } else { layers.len() - 1 };
+        for (place, layer) in layers.iter().enumerate().take(last + 1).skip(place) {
+            fetches.entry(layer.digest).or_insert_with(|| self.fetch(place));
         }
-        if let Some(fetch) = fetches.remove(&place) {
+        if let Some(fetch) = fetches.remove(&layers[place].digest) {
             fetch.await??;
         }
         self.extract(place, chain_id, &key, &mounts).await?;

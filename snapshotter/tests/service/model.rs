@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use snap_snapshotter::api::snapshots::Kind;
-use snap_snapshotter::{DECLINED_LABEL, OPENED_BY_LABEL};
+use snap_snapshotter::{DECLINED_LABEL, LAYER_DIGEST_LABEL, OPENED_BY_LABEL};
 use tonic::{Code, Status};
 
 use crate::harness::{Labels, REF, Rig, UNKNOWN_KIND, cri_labels, digest, labels, opened_by};
@@ -104,6 +104,7 @@ impl Model {
                 match self.snapshots.get(&name) {
                     None => {
                         labels.insert(OPENED_BY_LABEL.to_owned(), opened_by);
+                        labels.insert(LAYER_DIGEST_LABEL.to_owned(), digest(layer).to_string());
                         self.insert(&name, Kind::Committed, parent, labels, true);
                         return Err(Code::AlreadyExists);
                     }
@@ -157,7 +158,13 @@ impl Model {
         let entry = self.snapshots.get_mut(key).ok_or(Code::NotFound)?;
         let mut given = update_labels(value);
         // What the snapshotter says itself stays.
-        given.extend(entry.labels.clone().into_iter().filter(|(key, _)| [OPENED_BY_LABEL, DECLINED_LABEL].contains(&key.as_str())));
+        given.extend(
+            entry
+                .labels
+                .clone()
+                .into_iter()
+                .filter(|(key, _)| [OPENED_BY_LABEL, LAYER_DIGEST_LABEL, DECLINED_LABEL].contains(&key.as_str())),
+        );
         match path {
             0 => entry.labels = given,
             1 => {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use snap_snapshotter::api::snapshots::Kind;
-use snap_snapshotter::{DECLINED_LABEL, OPENED_BY_LABEL};
+use snap_snapshotter::{DECLINED_LABEL, LAYER_DIGEST_LABEL, OPENED_BY_LABEL};
 use tonic::Code;
 
 use crate::harness::{Labels, REF, Rig, UNKNOWN_KIND, code, cri_labels, digest, labels};
@@ -19,6 +19,7 @@ async fn a_layer_that_is_served_is_found_the_way_containerd_looks_for_it() {
     assert_eq!((found[0].name.as_str(), found[0].kind()), (digest(2).to_string().as_str(), Kind::Committed));
     let mut expected = cri_labels(2);
     expected.insert(OPENED_BY_LABEL.to_owned(), "estargz".to_owned());
+    expected.insert(LAYER_DIGEST_LABEL.to_owned(), digest(2).to_string());
     assert_eq!(found[0].labels, expected);
     assert_eq!(rig.stat(&digest(1).to_string()).await.unwrap().labels[OPENED_BY_LABEL], "streaming-pass");
     let usage = rig.usage(&digest(2).to_string()).await.unwrap();
@@ -173,7 +174,7 @@ async fn how_a_layer_was_opened_is_the_snapshotters_to_say() {
     let name = digest(1).to_string();
     for paths in [&["labels"][..], &[]] {
         let updated = rig.update(&name, labels(&[(REF, &name), (OPENED_BY_LABEL, "magic")]), paths).await.unwrap();
-        assert_eq!(updated.labels, labels(&[(REF, &name), (OPENED_BY_LABEL, "streaming-pass")]), "{paths:?}");
+        assert_eq!(updated.labels, labels(&[(REF, &name), (OPENED_BY_LABEL, "streaming-pass"), (LAYER_DIGEST_LABEL, &name)]), "{paths:?}");
     }
     let filters = [format!(r#"labels."{OPENED_BY_LABEL}"=="streaming-pass""#), format!(r#"labels."{REF}"=="{name}",parent=="""#)];
     for filter in &filters {
