@@ -28,6 +28,11 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("decode_point", "gzip", [&[1, 1, 0, 9, 0, 0, 0][..], &gzip(&[], b"0123456789012345678")].concat()),
         ("decode_point", "deflate", [&[2, 1, 0, 3, 0, 0, 0][..], &gzip(&[], b"0123456789")[10..]].concat()),
         ("decode_point", "zstd", [&[3, 1, 0, 3, 0, 0, 0][..], &zstd(b"0123456789")].concat()),
+        ("documents", "index", image_index().into_bytes()),
+        ("documents", "manifest", manifest().into_bytes()),
+        ("documents", "config", CONFIG.as_bytes().to_vec()),
+        ("documents", "schema1", schema1().into_bytes()),
+        ("documents", "schema1-signed", signed(&schema1()).into_bytes()),
     ]
 }
 
@@ -107,4 +112,46 @@ fn index_file() -> Vec<u8> {
     let point = |blob_offset| Point { blob_offset, blob_bytes: 50, decoded_bytes: 20, codec: Codec::Gzip, window: Vec::new() };
     let plan = ChunkPlan { data_bytes: 30, chunks: vec![chunk(0), chunk(1)], points: vec![point(0), point(50)] };
     builder.finish(plan, None).expect("a sound layer")
+}
+
+const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b"],"Cmd":["/bin/sh"]},"rootfs":{"type":"layers",
+    "diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;
+
+fn image_index() -> String {
+    let entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 1, "digest": Digest::of(b"m"),
+        "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}});
+    json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}).to_string()
+}
+
+fn manifest() -> String {
+    let blob = |media_type: &str| json!({"mediaType": media_type, "size": 1, "digest": Digest::of(b"b"), "annotations": {"a": "b"}});
+    let layer = blob("application/vnd.oci.image.layer.v1.tar+gzip");
+    let config = blob("application/vnd.oci.image.config.v1+json");
+    json!({"schemaVersion": 2, "config": config, "layers": [layer]}).to_string()
+}
+
+fn schema1() -> String {
+    let entry = |text: &str| json!({"v1Compatibility": text});
+    let (top, bottom) = (r#"{"id":"2","parent":"1","os":"linux","throwaway":true,"config":{"Cmd":["sh"]}}"#, r#"{"id":"1"}"#);
+    let blob = |bytes: &[u8]| json!({"blobSum": Digest::of(bytes)});
+    json!({"schemaVersion": 1, "name": "a", "tag": "1", "architecture": "amd64", "fsLayers": [blob(b"2"), blob(b"1")],
+        "history": [entry(top), entry(bottom)]})
+    .to_string()
+}
+
+/// With a signature of nobody's: what it says of the text is all that counts.
+fn signed(text: &str) -> String {
+    let head = text.strip_suffix('}').expect("an object");
+    // {"formatLength":N,"formatTail":"fQ"}, of which the tail is the closing brace.
+    let protected = base64_url(format!(r#"{{"formatLength":{},"formatTail":"fQ"}}"#, head.len()).as_bytes());
+    format!(r#"{head},"signatures":[{{"protected":"{protected}","signature":"AA"}}]}}"#)
+}
+
+fn base64_url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = |group: &[u8]| {
+        let word = group.iter().fold(0, |word: u32, &byte| word << 8 | u32::from(byte)) << (8 * (3 - group.len()));
+        (0..=group.len()).map(move |place| char::from(DIGITS[(word >> (18 - 6 * place) & 63) as usize])).collect::<String>()
+    };
+    bytes.chunks(3).map(digits).collect()
 }
