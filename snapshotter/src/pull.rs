@@ -9,6 +9,7 @@
 //! What a pull that was interrupted has left is under its lease for a day, and the next pull of the image goes on with it. Two pulls at
 //! once, of one process or several, do nothing twice (`chain_lock`).
 
+mod busy;
 mod chain_lock;
 mod documents;
 mod download;

@@ -149,3 +149,25 @@ fn beside_ctr() {
         }
     }
 }
+
+/// Documents have one writer at a time, too.
+#[test]
+fn beside_ctr_that_has_not_read_the_configuration_yet() {
+    let tiny = image("tiny", "gzip");
+    for version in VERSIONS {
+        let machine = Machine::new();
+        let containerd = Containerd::start(&machine, version, Snapshotter::Overlayfs);
+        let (their_door, our_door) = (Door::to(tiny.registry()), Door::to(tiny.registry()));
+        their_door.hold(&format!("/blobs/{}", tiny.manifest()["config"]["digest"].as_str().unwrap()));
+        let mut theirs = Ctr::new(&containerd, Pull::Local).begin_pull(&tiny.at(&their_door.address));
+        their_door.wait_holding();
+        let pull = SnapPull::new(&containerd, "default");
+        let ours = pull.begin(&[&tiny.at(&our_door.address)]);
+        let log = || std::fs::read_to_string(machine.disk("containerd.log")).unwrap();
+        wait_until("containerd has refused a second writer", || log().contains(" locked for "));
+        their_door.open();
+        succeeded(ours);
+        assert!(theirs.wait().unwrap().success());
+        pull.assert_tidy();
+    }
+}

@@ -6,7 +6,8 @@ use snap_digest::Digest;
 use snap_registry::limits::SMALL_BLOB_MAX_BYTES;
 use snap_registry::{Descriptor, DocumentStore, Image, RegistryReference, parse_index};
 
-use crate::containerd::{Containerd, ContainerdErrorKind};
+use crate::containerd::{Containerd, ContainerdError, ContainerdErrorKind};
+use crate::pull::busy::Patience;
 use crate::pull::error::PullError;
 use crate::pull::labels;
 use crate::record::Labels;
@@ -60,5 +61,11 @@ async fn write(
 ) -> Result<(), PullError> {
     let known = containerd.content(&descriptor.digest).await?;
     labels.extend(labels::source(reference, known.map(|known| known.labels)));
-    Ok(containerd.write_content(descriptor, bytes.clone(), &labels).await?)
+    let patience = Patience::with(descriptor.digest);
+    loop {
+        match containerd.write_content(descriptor, bytes.clone(), &labels).await {
+            Err(ContainerdError::Busy { .. }) => patience.wait().await?,
+            result => return Ok(result?),
+        }
+    }
 }

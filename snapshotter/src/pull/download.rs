@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -16,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::containerd::{Begin, Containerd, ContainerdError, ContentWriter};
 use crate::limits;
+use crate::pull::busy::Patience;
 use crate::pull::error::PullError;
 use crate::pull::event::Step;
 use crate::record::Labels;
@@ -81,14 +81,13 @@ impl Downloads {
 
     /// Waits until no other client writes the blob.
     async fn begin(&self, blob: &Descriptor, tell: &impl Fn(Step)) -> Result<Begin, PullError> {
-        let deadline = Instant::now() + Duration::from_millis(limits::PULL_BUSY_MS);
+        let patience = Patience::with(blob.digest);
         loop {
             match self.containerd.begin_write(blob).await {
-                Err(ContainerdError::Busy { .. }) if Instant::now() < deadline => tell(Step::Waiting),
-                Err(ContainerdError::Busy { .. }) => return Err(PullError::Busy { layer: blob.digest }),
+                Err(ContainerdError::Busy { .. }) => tell(Step::Waiting),
                 result => return Ok(result?),
             }
-            tokio::time::sleep(Duration::from_millis(limits::PULL_BUSY_POLL_MS)).await;
+            patience.wait().await?;
         }
     }
 

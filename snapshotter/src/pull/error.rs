@@ -62,10 +62,10 @@ pub enum PullError {
         /// What it must unpack to.
         wanted: Digest,
     },
-    /// Another client keeps a blob.
+    /// Another client keeps a blob or a document.
     #[error("another client has been fetching {layer} for too long")]
     Busy {
-        /// The blob.
+        /// Its digest.
         layer: Digest,
     },
     /// The snapshotter neither has a layer nor prepares it.
