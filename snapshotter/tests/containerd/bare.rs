@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use snap_digest::Digest;
 use snap_registry::Descriptor;
@@ -110,8 +112,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 
     /// Stops it from running, without an end.
     pub(crate) fn hang(&self) {
-        let pid = self.process.as_ref().unwrap().id();
-        succeed(Command::new("kill").args(["-STOP", &pid.to_string()]));
+        let pid = self.process.as_ref().unwrap().id().cast_signed();
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
