@@ -27,6 +27,15 @@ pub const DECLINED_LABEL: &str = "containerd.io/snapshot/snap.declined";
 /// What this snapshotter says itself. What clients say about them is not heard.
 const OWN_LABELS: [&str; 3] = [OPENED_BY_LABEL, LAYER_DIGEST_LABEL, DECLINED_LABEL];
 
+/// The image that a layer belongs to, as the client names it. This and the next three are those of the CRI plugin, docker and nerdctl.
+pub(crate) const CRI_IMAGE_REF: &str = "containerd.io/snapshot/cri.image-ref";
+/// Digest of the platform's manifest.
+pub(crate) const CRI_MANIFEST_DIGEST: &str = "containerd.io/snapshot/cri.manifest-digest";
+/// Digest of the layer's blob.
+pub(crate) const CRI_LAYER_DIGEST: &str = "containerd.io/snapshot/cri.layer-digest";
+/// Digests of the blobs of the layer and of those above it, as many as fit.
+pub(crate) const CRI_IMAGE_LAYERS: &str = "containerd.io/snapshot/cri.image-layers";
+
 /// How one family of clients says which image a layer belongs to.
 struct Dialect {
     reference: &'static str,
@@ -36,13 +45,7 @@ struct Dialect {
 }
 
 const DIALECTS: [Dialect; 2] = [
-    // The CRI plugin, docker, nerdctl.
-    Dialect {
-        reference: "containerd.io/snapshot/cri.image-ref",
-        manifest: Some("containerd.io/snapshot/cri.manifest-digest"),
-        layer: "containerd.io/snapshot/cri.layer-digest",
-        layers: "containerd.io/snapshot/cri.image-layers",
-    },
+    Dialect { reference: CRI_IMAGE_REF, manifest: Some(CRI_MANIFEST_DIGEST), layer: CRI_LAYER_DIGEST, layers: CRI_IMAGE_LAYERS },
     // ctr-remote.
     Dialect {
         reference: "containerd.io/snapshot/remote/stargz.reference",
@@ -77,13 +80,22 @@ pub(crate) fn check_labels(mut labels: Labels) -> Result<Labels, Error> {
 
 /// Says on a served layer's snapshot what it shows, and how that was opened.
 pub(crate) fn say_served(labels: &mut Labels, layer: &Digest, rung: Rung) {
-    let value = match rung {
+    labels.insert(OPENED_BY_LABEL.to_owned(), rung_name(rung).to_owned());
+    labels.insert(LAYER_DIGEST_LABEL.to_owned(), layer.to_string());
+}
+
+/// How a served layer's snapshot says that the layer was opened, if it says so in a way that is known here.
+pub(crate) fn opened_by(labels: &Labels) -> Option<Rung> {
+    let said = labels.get(OPENED_BY_LABEL)?;
+    [Rung::LocalIndex, Rung::Estargz, Rung::StreamingPass].into_iter().find(|rung| rung_name(*rung) == said)
+}
+
+fn rung_name(rung: Rung) -> &'static str {
+    match rung {
         Rung::LocalIndex => "local-index",
         Rung::Estargz => "estargz",
         Rung::StreamingPass => "streaming-pass",
-    };
-    labels.insert(OPENED_BY_LABEL.to_owned(), value.to_owned());
-    labels.insert(LAYER_DIGEST_LABEL.to_owned(), layer.to_string());
+    }
 }
 
 /// Says on an ordinary snapshot why its layer is not served. A long reason is cut.
@@ -206,6 +218,8 @@ mod tests {
     fn what_the_snapshotter_says_of_a_snapshot_no_client_says_or_takes_back() {
         let mut kept = labels(&[("other", "1")]);
         say_served(&mut kept, &digest(1), Rung::Estargz);
+        assert_eq!(opened_by(&kept), Some(Rung::Estargz));
+        assert_eq!(opened_by(&labels(&[(OPENED_BY_LABEL, "magic")])), None);
         let given = labels(&[("other", "2"), (OPENED_BY_LABEL, "magic"), (DECLINED_LABEL, "never")]);
         let mut expected = check_labels(given.clone()).unwrap();
         assert_eq!(expected, labels(&[("other", "2")]));

@@ -38,7 +38,7 @@ use crate::pull::schema1::Conversion;
 use crate::pull::unpack::Unpack;
 
 pub use error::PullError;
-pub use event::{Event, OpenedBy, Outcome, Step};
+pub use event::{Event, Outcome, Step};
 pub use fetch::Contents;
 
 /// Takes what a pull tells.
@@ -168,12 +168,14 @@ impl Puller {
         };
         unpack.run(unpack.hold_present(lease.id()).await?).await?;
         let target = image.root.clone();
+        // What others have noted of the name, as that it is pinned, stays.
+        let labels = before.as_ref().filter(|before| before.name == name).map(|before| before.labels.clone()).unwrap_or_default();
         let is_newer = before.as_ref().is_none_or(|before| before.target.digest != target.digest);
         if let Some(before) = before.filter(|_| is_newer) {
             self.keep_as_dangling(before).await;
         }
         let digest = target.digest;
-        containerd.put_image(&ImageRecord { name: name.clone(), labels: Default::default(), target }).await?;
+        containerd.put_image(&ImageRecord { name: name.clone(), labels, target }).await?;
         self.remove_dangling(digest).await;
         lease.end().await;
         Ok(Pulled { name, digest, is_newer })

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use snap_snapshotter::pull::{OpenedBy, Outcome, Step};
+use snap_fs::Rung;
+use snap_snapshotter::pull::{Outcome, Step};
 
 use crate::size::docker_size;
 
@@ -71,9 +72,9 @@ impl From<Step> for Said {
             Step::Done(outcome) => match outcome {
                 Outcome::Fetched => Self::complete(),
                 Outcome::AlreadyExists => Self::last("Already exists"),
-                Outcome::Lazy(Some(OpenedBy::Estargz)) => Self::last("Mounted lazily (eStargz)"),
-                Outcome::Lazy(Some(OpenedBy::LocalIndex)) => Self::last("Mounted lazily (local index)"),
-                Outcome::Lazy(Some(OpenedBy::StreamingPass)) => Self::last("Indexed while streaming"),
+                Outcome::Lazy(Some(Rung::Estargz)) => Self::last("Mounted lazily (eStargz)"),
+                Outcome::Lazy(Some(Rung::LocalIndex)) => Self::last("Mounted lazily (local index)"),
+                Outcome::Lazy(Some(Rung::StreamingPass)) => Self::last("Indexed while streaming"),
                 Outcome::Lazy(None) => Self::last("Mounted lazily"),
                 Outcome::Unpacked => Self::last("Pull complete"),
                 Outcome::Declined { reason } => Self::last(format!("Unpacked: {}", one_line(&reason))),

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use snap_digest::Digest;
-use snap_snapshotter::pull::{Event, OpenedBy, Outcome, Step};
+use snap_fs::Rung;
+use snap_snapshotter::pull::{Event, Outcome, Step};
 
 use crate::progress::live::Size;
 use crate::progress::printer::{Form, Printer, Pulled};
@@ -51,12 +52,12 @@ fn events() -> Vec<Event> {
     events.extend((0x11..=0x66).step_by(0x11).map(|number| step(number, Step::Queued)));
     events.extend([
         step(0x11, Step::Done(Outcome::AlreadyExists)),
-        step(0x22, Step::Done(Outcome::Lazy(Some(OpenedBy::Estargz)))),
-        step(0x33, Step::Done(Outcome::Lazy(Some(OpenedBy::LocalIndex)))),
+        step(0x22, Step::Done(Outcome::Lazy(Some(Rung::Estargz)))),
+        step(0x33, Step::Done(Outcome::Lazy(Some(Rung::LocalIndex)))),
         step(0x66, Step::Done(Outcome::Lazy(None))),
         indexing(0x44, 0),
         indexing(0x44, 1_000_000),
-        step(0x44, Step::Done(Outcome::Lazy(Some(OpenedBy::StreamingPass)))),
+        step(0x44, Step::Done(Outcome::Lazy(Some(Rung::StreamingPass)))),
         step(0x55, Step::Waiting),
         downloading(0x55, 0),
         downloading(0x55, 1_250_000),

@@ -2,7 +2,7 @@
 
 use crate::containerd::Containerd;
 use crate::images::image;
-use crate::process::{Process, succeed, wait_until};
+use crate::process::{Process, stdout, succeed, wait_until};
 use crate::pull_bench::{NAMESPACE, each_containerd};
 
 /// `ctr events`, from now on.
@@ -27,13 +27,18 @@ fn topics(listening: &Process, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_image_is_created_and_then_updated() {
+fn the_image_is_created_and_then_updated_and_keeps_what_others_noted() {
     let tiny = image("tiny", "gzip");
     each_containerd(|bench| {
         let listening = listen(&bench.containerd);
         bench.pull(&[&tiny.reference]);
         wait_until("it is created", || topics(&listening, &tiny.reference) == ["/images/create"]);
+        let shown = || stdout(bench.containerd.ctr(NAMESPACE).args(["images", "ls"]));
+        assert!(!shown().contains("noted=by-others"));
         bench.pull(&[&tiny.reference]);
         wait_until("it is updated", || topics(&listening, &tiny.reference) == ["/images/create", "/images/update"]);
+        succeed(bench.containerd.ctr(NAMESPACE).args(["images", "label", &tiny.reference, "noted=by-others"]));
+        bench.pull(&[&tiny.reference]);
+        assert!(shown().contains("noted=by-others"), "{}", shown());
     });
 }

@@ -68,12 +68,16 @@ impl ImageConfig {
     /// (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>).
     pub fn chain_ids(&self) -> Vec<Digest> {
         let onto = |below: &mut Option<Digest>, diff_id: &Digest| {
-            let chain_id = below.map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
-            *below = Some(chain_id);
-            Some(chain_id)
+            *below = Some(chain_id(*below, *diff_id));
+            *below
         };
         self.diff_ids.iter().scan(None, onto).collect()
     }
+}
+
+/// What a layer makes together with what is below it.
+pub fn chain_id(below: Option<Digest>, diff_id: Digest) -> Digest {
+    below.map_or(diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()))
 }
 
 /// An image for one platform: everything that has to be known before its layers are opened.

@@ -60,7 +60,7 @@ pub use docker_config::DockerConfigError;
 pub use docker_login::LoginPlace;
 pub use error::{Error, ErrorKind, RequestError, Schema1Found};
 pub use hosts::{HostsError, HostsProblem};
-pub use image::{DocumentStore, Image, ImageConfig, NoStore, parse_config, resolve_image, resolve_image_at};
+pub use image::{DocumentStore, Image, ImageConfig, NoStore, chain_id, parse_config, resolve_image, resolve_image_at};
 pub use limits::Limits;
 pub use login::LoginOutcome;
 pub use manifest::{

@@ -1,6 +1,7 @@
 //! What a pull tells while it runs.
 
 use snap_digest::Digest;
+use snap_fs::Rung;
 
 /// Something a user may want to see, in the order in which it happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,7 +57,7 @@ pub enum Outcome {
     /// It was there before.
     AlreadyExists,
     /// The snapshotter serves it; what it was opened by, where the snapshotter says so.
-    Lazy(Option<OpenedBy>),
+    Lazy(Option<Rung>),
     /// Its blob was fetched into containerd's content store.
     Fetched,
     /// It was fetched and unpacked, as with any snapshotter that only stores.
@@ -66,15 +67,4 @@ pub enum Outcome {
         /// As the snapshotter says it.
         reason: String,
     },
-}
-
-/// By what a lazily pulled layer could be opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OpenedBy {
-    /// A layer index that was on this machine.
-    LocalIndex,
-    /// The eStargz table of contents in the blob.
-    Estargz,
-    /// One pass over the whole blob, which is here since.
-    StreamingPass,
 }

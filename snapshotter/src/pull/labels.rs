@@ -3,7 +3,7 @@
 use snap_digest::Digest;
 use snap_registry::{Descriptor, ImageManifest, RegistryReference, is_index};
 
-use crate::labels::SNAPSHOT_REF;
+use crate::labels::{CRI_IMAGE_LAYERS, CRI_IMAGE_REF, CRI_LAYER_DIGEST, CRI_MANIFEST_DIGEST, SNAPSHOT_REF};
 use crate::limits::MAX_LABEL_BYTES;
 use crate::record::Labels;
 
@@ -15,11 +15,6 @@ const GC_CONTENT: &str = "containerd.io/gc.ref.content";
 const GC_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot";
 /// Of a layer's annotations, containerd hands these on to the snapshotter.
 const SNAPSHOT_PREFIX: &str = "containerd.io/snapshot/";
-
-const CRI_IMAGE_REF: &str = "containerd.io/snapshot/cri.image-ref";
-const CRI_MANIFEST_DIGEST: &str = "containerd.io/snapshot/cri.manifest-digest";
-const CRI_LAYER_DIGEST: &str = "containerd.io/snapshot/cri.layer-digest";
-const CRI_IMAGE_LAYERS: &str = "containerd.io/snapshot/cri.image-layers";
 
 /// Says where content came from, besides where it is known to have come from before.
 pub(crate) fn source(reference: &RegistryReference, known: Option<Labels>) -> Labels {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use snap_digest::Digest;
-use snap_registry::{Descriptor, Image, RegistryReference, Schema1Blob, Schema1Found, Source, parse_config, parse_manifest, parse_schema1};
+use snap_registry::{
+    Descriptor, Image, RegistryReference, Schema1Blob, Schema1Found, Source, chain_id, parse_config, parse_manifest, parse_schema1,
+};
 
 use crate::containerd::{Committed, Containerd, Prepared};
 use crate::limits;
@@ -82,7 +84,7 @@ impl Conversion {
                 continue;
             };
             let diff_id = self.containerd.apply(layer, &mounts).await?;
-            let chain_id = below.map_or(diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
+            let chain_id = chain_id(below, diff_id);
             if snapshots.commit(&key, &chain_id.to_string(), &Labels::new()).await? == Committed::AlreadyExists {
                 snapshots.remove(&key).await?;
             }

@@ -9,13 +9,13 @@ use snap_registry::{Image, RegistryReference};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::containerd::{Committed, Containerd, Mount, Prepared, SnapshotInfo, Snapshots};
-use crate::labels::{DECLINED_LABEL, OPENED_BY_LABEL};
+use crate::containerd::{Committed, Containerd, Mount, Prepared, Snapshots};
+use crate::labels::{DECLINED_LABEL, opened_by};
 use crate::limits;
 use crate::pull::chain_lock::ChainLocks;
 use crate::pull::download::Downloads;
 use crate::pull::error::PullError;
-use crate::pull::event::{Event, OpenedBy, Outcome, Step};
+use crate::pull::event::{Event, Outcome, Step};
 use crate::pull::{Tell, Watch, labels};
 
 /// The unpacking of one image.
@@ -136,7 +136,7 @@ impl Unpack {
                     return Ok(Need::Content { key, mounts, declined });
                 }
                 Prepared::AlreadyExists => match snapshots.stat(&name).await? {
-                    Some(served) => return Ok(Need::Nothing(Outcome::Lazy(opened_by(&served)))),
+                    Some(served) => return Ok(Need::Nothing(Outcome::Lazy(opened_by(&served.labels)))),
                     None => {
                         tracing::debug!(key, tries, "an interrupted pull's snapshot is removed");
                         snapshots.remove(&key).await?;
@@ -185,14 +185,5 @@ impl Unpack {
             self.snapshots().remove(key).await?;
         }
         Ok(())
-    }
-}
-
-fn opened_by(served: &SnapshotInfo) -> Option<OpenedBy> {
-    match served.labels.get(OPENED_BY_LABEL)?.as_str() {
-        "local-index" => Some(OpenedBy::LocalIndex),
-        "estargz" => Some(OpenedBy::Estargz),
-        "streaming-pass" => Some(OpenedBy::StreamingPass),
-        _ => None,
     }
 }
